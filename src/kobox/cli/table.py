@@ -1,0 +1,23 @@
+"""Every command: name, the module of this folder that serves it, one line of help. Completion and help read it too."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    module: str
+    help: str
+
+
+COMMANDS: dict[str, Command] = {
+    "run": Command("run", "boot a kernel, load a .ko with what it needs, show its log, unload it, report"),
+    "kernel": Command("kernel", "add, list, show and remove kernel images"),
+    "readko": Command("readko", "show what is in a .ko: sections, symbols, metadata, signature"),
+    "oops": Command("oops", "decode a pasted oops: file and line of every address that can be known"),
+    "cache": Command("cache", "show, check and empty kobox's cache"),
+}
+"""Order is the order of ``kobox --help``."""
+
+COMPAT: frozenset[str] = frozenset()
+"""Commands that are also served under their own name (argv[0]), as kmod's tools are."""
