@@ -1,0 +1,123 @@
+"""What a module offers and what it needs: ``__ksymtab*``, their CRCs, and the undefined symbols.
+
+An entry of ``__ksymtab`` is three relocated words: value, name, namespace. Words are 4 bytes where the kernel stores
+distances (x86, arm64, ...) and on 32-bit machines, else 8; kernels before 5.4 have no namespace word. Which it is shows
+in where the relocations are, so no release is asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from kobox.elf import SHN, STB, ElfFile, Section
+from kobox.errors import BadFile
+from kobox.ko.pointers import Pointers
+
+_SECTIONS: Final = (("__ksymtab", "__kcrctab", False), ("__ksymtab_gpl", "__kcrctab_gpl", True))
+_SHAPES: Final = ((4, 3), (4, 2), (8, 3), (8, 2))
+"""Word size and words of an entry, the likeliest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """One exported symbol. Its value is ``offset`` bytes into section number ``section`` (or a special ``SHN``)."""
+
+    name: str
+    gpl: bool
+    namespace: str
+    crc: int | None
+    section: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """One undefined symbol; a weak one may stay so and is 0 then. ``index`` is its number in the symbol table."""
+
+    name: str
+    weak: bool
+    index: int
+
+
+def read_exports(elf: ElfFile) -> tuple[Export, ...]:
+    """Every export, those for all licences first, each group in the table's order (sorted by name, as modpost does)."""
+    found: list[Export] = []
+    for table_name, crc_name, gpl in _SECTIONS:
+        table = elf.alloc_section(table_name)
+        if table is not None and table.has_bytes and table.size:
+            found += _exports_of(elf, table, elf.alloc_section(crc_name), gpl)
+    return tuple(found)
+
+
+def _exports_of(elf: ElfFile, table: Section, crc_table: Section | None, gpl: bool) -> list[Export]:
+    pointers = Pointers(elf, table)
+    slots = pointers.slots
+    word, words = _shape(elf, table, pointers)
+    count = table.size // (word * words)
+    crcs = _crcs(elf, crc_table, count)
+    found = []
+    for number in range(count):
+        start = number * word * words
+        section, offset = pointers.place_of(slots[start])
+        namespace = slots.get(start + 2 * word) if words == 3 else None
+        found.append(
+            Export(
+                name=pointers.string_at(slots[start + word]),
+                gpl=gpl,
+                namespace=pointers.string_at(namespace) if namespace else "",
+                crc=crcs[number],
+                section=section,
+                offset=offset,
+            )
+        )
+    return found
+
+
+def _shape(elf: ElfFile, table: Section, pointers: Pointers) -> tuple[int, int]:
+    slots = pointers.slots
+    elf.bytes_of(table)  # a table that lies outside the file has no believable size
+    for word, words in _SHAPES:
+        stride = word * words
+        if table.size % stride == 0 and all(
+            start in slots and start + word in slots for start in range(0, table.size, stride)
+        ):
+            return word, words
+    raise BadFile(elf.name, table.name, "its relocations fit no known layout of export entries")
+
+
+def _crcs(elf: ElfFile, table: Section | None, count: int) -> list[int | None]:
+    """CRC of each entry: stored as 32 bits, or, in older kernels, the value of (or at) the symbol relocated there."""
+    if table is None or not table.has_bytes or not count or table.size < 4 * count:
+        return [None] * count
+    stride = table.size // count
+    raw = elf.bytes_of(table)
+    pointers = Pointers(elf, table)
+    order = "little" if elf.layout.order == "<" else "big"
+    found: list[int | None] = []
+    for start in range(0, stride * count, stride):
+        slot = pointers.slots.get(start)
+        if slot is None:
+            found.append(int.from_bytes(raw[start : start + 4], order))  # type: ignore[arg-type]  # widened literals
+            continue
+        index, value = pointers.place_of(slot)
+        if index == SHN.ABS:
+            found.append(value & 0xFFFFFFFF)
+        elif SHN.UNDEF < index < len(elf.sections):
+            place = elf.sections[index]
+            stored = elf.gate.take(place.offset + value, 4, table.name)
+            found.append(int.from_bytes(stored, order))  # type: ignore[arg-type]  # widened literals
+        else:
+            found.append(None)
+    return found
+
+
+def read_imports(elf: ElfFile) -> tuple[Import, ...]:
+    """Every undefined symbol, in the symbol table's order."""
+    symbols = elf.symbols
+    names, infos = symbols.names, symbols.infos
+    return tuple(
+        Import(names[index], infos[index] >> 4 == STB.WEAK, index)
+        for index, shndx in enumerate(symbols.shndxs)
+        if shndx == SHN.UNDEF and names[index]
+    )
