@@ -15,6 +15,7 @@ COMMANDS: dict[str, Command] = {
     "kernel": Command("kernel", "add, list, show and remove kernel images"),
     "readko": Command("readko", "show what is in a .ko: sections, symbols, metadata, signature"),
     "oops": Command("oops", "decode a pasted oops: file and line of every address that can be known"),
+    "modprobe": Command("modprobe", "kmod's modprobe on a root directory or this host, with reasons (--json)"),
     "cache": Command("cache", "show, check and empty kobox's cache"),
 }
 """Order is the order of ``kobox --help``."""

@@ -84,7 +84,7 @@ def add_cmdline(text: str, config: Config, name: str = "/proc/cmdline") -> None:
         module = normal_alias(setting.module)
         if module is None:
             said = f"Ignoring bad option on kernel command line while parsing module name: '{setting.module}'"
-            config.complaints.append(Complaint(place, said))
+            config.complaints.append(Complaint(place, said, "kcmdline_parse_result"))
         else:
             config.options.append(Options(module, setting.text.replace("\t", " "), place))
 

@@ -91,10 +91,11 @@ class Weakdep(NamedTuple):
 
 
 class Complaint(NamedTuple):
-    """Something the reader did not accept. ``text`` is kmod's wording, without a newline."""
+    """Something the reader did not accept. ``text`` is kmod's wording, without a newline; so is the reader's name."""
 
     place: Place
     text: str
+    reader: str = "kmod_config_parse"
 
 
 class SourceFile(NamedTuple):
@@ -298,7 +299,7 @@ def _candidates(source: str, complaints: list[Complaint]) -> Iterator[tuple[str,
     except FileNotFoundError:
         return
     except OSError as error:
-        complaints.append(Complaint(Place(source), f"opendir({source}): {error.strerror}"))
+        complaints.append(Complaint(Place(source), f"opendir({source}): {error.strerror}", "conf_files_list"))
         return
     for name in names:
         if name.startswith(".") or not _is_conf_name(name):
@@ -306,7 +307,7 @@ def _candidates(source: str, complaints: list[Complaint]) -> Iterator[tuple[str,
         path = f"{source}/{name}"
         if os.path.isdir(path):
             said = f"Directories inside directories are not supported: {source}/{name}"
-            complaints.append(Complaint(Place(path), said))
+            complaints.append(Complaint(Place(path), said, "conf_files_filter_out"))
             continue
         yield name, path
 

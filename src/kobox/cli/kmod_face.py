@@ -1,0 +1,106 @@
+"""What the commands with kmod's names share: their messages, their usage errors, and which target they act on.
+
+Texts that scripts look for (``modprobe: FATAL: Module x not found …``) are kmod's; everything else is kobox's own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple, NoReturn
+
+from kobox.errors import NotModelled
+
+LEVELS = {"FATAL": 2, "ERROR": 3, "WARNING": 4, "NOTICE": 5, "INFO": 6}
+"""syslog's numbers: a message is said if its level is not above the verbosity."""
+
+NO_KERNEL = "no kobox kernel is running to act on"
+NO_KERNEL_HINT = "--root DIR (or -d DIR) answers from a directory, --live acts on this host"
+
+
+class Stop(Exception):
+    """End the command at once with this exit code; everything has been said."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        super().__init__(code)
+
+
+class Console:
+    """stdout for results, stderr or syslog for messages, in kmod's form ``TOOL: LEVEL: text``."""
+
+    def __init__(self, tool: str, verbosity: int) -> None:
+        self.tool = tool
+        self.verbosity = verbosity
+        self.syslog = False
+
+    def out(self, line: str) -> None:
+        sys.stdout.write(line + "\n")
+
+    def say(self, level: str, text: str) -> None:
+        """A message; FATAL also ends the command, unless it is too quiet to be said (as in kmod)."""
+        number = LEVELS[level]
+        if number > self.verbosity:
+            return
+        self._emit(number, f"{level}: {text}")
+        if level == "FATAL":
+            raise Stop(1)
+
+    def plain(self, text: str) -> None:
+        """A message in getopt's form, without a level."""
+        sys.stdout.flush()
+        sys.stderr.write(f"{self.tool}: {text}\n")
+
+    def library(self, text: str) -> None:
+        """What kmod's library says before a tool has set up its own messages."""
+        if os.environ.get("KMOD_LOG", "err") in ("err", "info", "debug", "3", "4", "5", "6", "7"):
+            sys.stdout.flush()
+            sys.stderr.write(f"libkmod: {text}\n")
+
+    def _emit(self, number: int, text: str) -> None:
+        sys.stdout.flush()
+        if self.syslog:
+            import syslog
+
+            syslog.openlog(self.tool, syslog.LOG_CONS, syslog.LOG_DAEMON)
+            syslog.syslog(number, text)
+        else:
+            sys.stderr.write(f"{self.tool}: {text}\n")
+
+
+class Where(NamedTuple):
+    """Which system a command is about: ``root`` None for kmod's own rules (configuration of this host)."""
+
+    root: str | None
+    dirname: str | None
+    live: bool
+
+    def check(self) -> None:
+        """Raise unless there is something to act on."""
+        if self.root is None and self.dirname is None and not self.live:
+            no_kernel()
+
+
+def no_kernel() -> NoReturn:
+    raise NotModelled(NO_KERNEL, hint=NO_KERNEL_HINT)
+
+
+def binary_safe_output() -> None:
+    """File names and configuration are bytes; what is not UTF-8 leaves as it came."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="surrogateescape")
+
+
+def print_json(value: object) -> None:
+    import json
+
+    print(json.dumps(value, indent=2))
+
+
+def version_lines() -> Sequence[str]:
+    from kobox import __version__
+
+    return (f"kobox {__version__}, with the manners of kmod 30",)

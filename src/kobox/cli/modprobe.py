@@ -1,0 +1,497 @@
+"""``kobox modprobe``: kmod's options, texts and exit codes, on a root directory, the live host or a given target."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from kobox.cli.gnu_getopt import GetoptError, Long, getopt_long
+from kobox.cli.kmod_face import Console, Stop, Where, binary_safe_output, print_json, version_lines
+from kobox.depot.config import Config, load_config, search_dirs
+from kobox.depot.plan import insert_plan_json, remove_plan_json
+from kobox.depot.resolve import Resolver, is_path
+from kobox.depot.targets import IGNORE_MODVERSIONS, IGNORE_VERMAGIC, How, RootTarget, Target, insert, remove
+from kobox.depot.tree import ModuleTree, releases
+from kobox.errors import BadFile, UsageError
+
+if TYPE_CHECKING:
+    from kobox.ko import KernelModule
+
+EPILOG = "example: kobox modprobe --root /mnt -S 6.1.0-56-amd64 --show-depends btrfs"
+
+SHORT = "arw:RibfDcnC:d:S:sqvVh"
+LONG = {
+    "all": Long("a"),
+    "remove": Long("r"),
+    "remove-dependencies": Long("remove-holders"),
+    "remove-holders": Long("remove-holders"),
+    "wait": Long("w", True),
+    "resolve-alias": Long("R"),
+    "show-alias": Long("R"),
+    "first-time": Long("first-time"),
+    "ignore-install": Long("i"),
+    "ignore-remove": Long("i"),
+    "use-blacklist": Long("b"),
+    "force": Long("f"),
+    "force-modversion": Long("force-modversion"),
+    "force-vermagic": Long("force-vermagic"),
+    "show-depends": Long("D"),
+    "showconfig": Long("c"),
+    "show-config": Long("c"),
+    "show-modversions": Long("show-modversions"),
+    "dump-modversions": Long("show-modversions"),
+    "show-exports": Long("show-exports"),
+    "dry-run": Long("n"),
+    "show": Long("n"),
+    "config": Long("C", True),
+    "dirname": Long("d", True),
+    "set-version": Long("S", True),
+    "syslog": Long("s"),
+    "quiet": Long("q"),
+    "verbose": Long("v"),
+    "version": Long("V"),
+    "help": Long("h"),
+    "root": Long("root", True),
+    "live": Long("live"),
+    "json": Long("json"),
+}
+
+HELP = """\
+usage: kobox modprobe [OPTION ...] MODULE [PARAMETER=VALUE ...]
+       kobox modprobe [OPTION ...] -a MODULE ...
+       kobox modprobe [OPTION ...] -r [-a] MODULE ...
+       kobox modprobe [OPTION ...] -c
+
+where (one is needed):
+      --root DIR           modules and configuration of the system in DIR
+  -d, --dirname DIR        modules of DIR, configuration of this host (as kmod)
+      --live               this host's own kernel
+
+what:
+  -a, --all                every operand is a module
+  -r, --remove             remove; --remove-holders: with the modules that use it
+  -R, --show-alias         the modules that a name stands for  [--resolve-alias]
+  -D, --show-depends       the steps of a load, nothing else
+  -c, --show-config        configuration and indexes
+      --show-modversions   versions of the symbols a module needs; --show-exports: of those it exports
+  -n, --dry-run            do nothing; with -v, show it
+
+how:
+  -b, --use-blacklist      a blacklist also stops a module asked for by name
+  -i, --ignore-install     pass over install and remove commands  [--ignore-remove]
+      --first-time         fail if there is nothing to do
+  -f, --force              --force-modversion and --force-vermagic
+  -w, --wait MSEC          wait for a module in use to become free
+  -C, --config FILE|DIR    read this configuration instead (may be repeated)
+  -S, --set-version REL    this release instead of the running kernel's
+  -s, -q, -v               messages to syslog, none, more
+      --json               the plan with its reasons
+  -V, -h                   version, this help
+
+"""
+
+
+class _Request:
+    """What the options ask for."""
+
+    def __init__(self) -> None:
+        self.action = "insert"
+        self.all = self.remove = self.lookup = self.json = self.live = False
+        self.first_time = self.ignore_commands = self.use_blacklist = False
+        self.remove_holders = self.show = self.dry_run = self.ignore_loaded = False
+        self.force_remove = False
+        self.flags = 0
+        self.wait_ms = 0
+        self.config_paths: list[str] = []
+        self.root: str | None = None
+        self.dirname: str | None = None
+        self.release: str | None = None
+
+
+def main(argv: Sequence[str], target: Target | None = None, root: str | None = None) -> int:
+    """Run ``modprobe``. ``target`` is a kernel of the caller's to act on; ``root`` a default for ``--root``."""
+    binary_safe_output()
+    console = Console("modprobe", verbosity=4)
+    try:
+        return _main(list(argv), console, target, root)
+    except Stop as stop:
+        return stop.code
+    finally:
+        sys.stdout.flush()
+
+
+def _main(argv: list[str], console: Console, target: Target | None, root: str | None) -> int:
+    request = _Request()
+    request.root = root
+    try:
+        parsed = getopt_long(_environment_options() + argv, SHORT, LONG)
+    except GetoptError as error:
+        console.plain(str(error))
+        return 1
+    for name, value in parsed.options:
+        if name in ("V", "h"):
+            sys.stdout.write(HELP + EPILOG + "\n" if name == "h" else "\n".join(version_lines()) + "\n")
+            return 0
+        _OPTIONS[name](request, console, value)
+    operands = parsed.operands
+    if request.action != "config" and not operands:
+        console.say("ERROR", "missing parameters. See -h.")
+        return 1
+    where = Where(request.root, request.dirname, request.live)
+    if target is None:
+        where.check()
+    tree = _tree(request)
+    config = _config(request, tree, console)
+    if request.action == "config":
+        _show_config(config, tree, console, request.json)
+        return 0
+    if request.action in ("modversions", "exports"):
+        return _show_symbols(request, operands[0], Resolver(config, tree), console)
+    return _run(request, operands, Resolver(config, tree), target or _target(where), console)
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+def _environment_options() -> list[str]:
+    """The words of MODPROBE_OPTIONS, quotes taken off, which come before the command line's."""
+    text = os.environ.get("MODPROBE_OPTIONS")
+    return [] if text is None else list(_quoted_words(text))
+
+
+def _quoted_words(text: str) -> Iterator[str]:
+    word, quote = "", ""
+    for char in text:
+        if quote:
+            if char == quote:
+                quote = ""
+            else:
+                word += char
+        elif char in "\"'":
+            quote = char
+        elif char == " ":
+            yield word
+            word = ""
+        else:
+            word += char
+    if word:
+        yield word
+
+
+def _pass_on(*words: str) -> None:
+    """Add to MODPROBE_OPTIONS, so that a modprobe inside an install command behaves alike."""
+    old = os.environ.get("MODPROBE_OPTIONS")
+    os.environ["MODPROBE_OPTIONS"] = " ".join(words if old is None else (old, *words))
+
+
+_Option = Callable[[_Request, Console, str], None]
+
+
+def _flag(**values: object) -> _Option:
+    def set_values(request: _Request, console: Console, value: str) -> None:
+        for name, wanted in values.items():
+            setattr(request, name, wanted)
+
+    return set_values
+
+
+def _text(name: str) -> _Option:
+    return lambda request, console, value: setattr(request, name, value)
+
+
+def _set_flags(flags: int, force_remove: bool = False) -> _Option:
+    def add(request: _Request, console: Console, value: str) -> None:
+        request.flags |= flags
+        request.force_remove |= force_remove
+
+    return add
+
+
+def _set_wait(request: _Request, console: Console, value: str) -> None:
+    try:
+        request.wait_ms = int(value, 0)
+    except ValueError:
+        console.say("ERROR", f"unexpected wait value '{value}'.")
+        raise Stop(1) from None
+
+
+def _add_config(request: _Request, console: Console, value: str) -> None:
+    request.config_paths.append(value)
+    _pass_on("-C", value)
+
+
+def _set_syslog(request: _Request, console: Console, value: str) -> None:
+    console.syslog = True
+    _pass_on("-s")
+
+
+def _set_quiet(request: _Request, console: Console, value: str) -> None:
+    console.verbosity = 0
+    _pass_on("-q")
+
+
+def _set_verbose(request: _Request, console: Console, value: str) -> None:
+    console.verbosity += 1
+    _pass_on("-v")
+
+
+_OPTIONS: dict[str, _Option] = {
+    "a": _flag(all=True),
+    "r": _flag(remove=True),
+    "remove-holders": _flag(remove_holders=True),
+    "w": _set_wait,
+    "R": _flag(lookup=True),
+    "first-time": _flag(first_time=True),
+    "i": _flag(ignore_commands=True),
+    "b": _flag(use_blacklist=True),
+    "f": _set_flags(IGNORE_MODVERSIONS | IGNORE_VERMAGIC, force_remove=True),
+    "force-modversion": _set_flags(IGNORE_MODVERSIONS),
+    "force-vermagic": _set_flags(IGNORE_VERMAGIC),
+    "D": _flag(ignore_loaded=True, dry_run=True, show=True),
+    "c": _flag(action="config"),
+    "show-modversions": _flag(action="modversions"),
+    "show-exports": _flag(action="exports"),
+    "n": _flag(dry_run=True),
+    "C": _add_config,
+    "d": _text("dirname"),
+    "S": _text("release"),
+    "s": _set_syslog,
+    "q": _set_quiet,
+    "v": _set_verbose,
+    "root": _text("root"),
+    "live": _flag(live=True),
+    "json": _flag(json=True),
+}
+
+
+# --- what it is about ------------------------------------------------------------------------------------------------
+
+
+def _tree(request: _Request) -> ModuleTree:
+    if request.dirname is not None:
+        release = request.release if request.release is not None else os.uname().release
+        return ModuleTree(_absolute(request.dirname), release, "lib/modules")
+    if request.root is None:
+        return ModuleTree("", request.release)
+    root = _absolute(request.root).rstrip("/")
+    return ModuleTree(root, request.release if request.release is not None else _release_of(root))
+
+
+def _absolute(path: str) -> str:
+    return path if path.startswith("/") else f"{os.getcwd()}/{path}"
+
+
+def _release_of(root: str) -> str:
+    """The running release if the root has it, else the only one it has."""
+    found = releases(root)
+    running = os.uname().release
+    if running in found or not found:
+        return running
+    if len(found) > 1:
+        raise UsageError(f"{root}: has several releases: {', '.join(found)}", hint="choose one with -S")
+    return found[0]
+
+
+def _config(request: _Request, tree: ModuleTree, console: Console) -> Config:
+    root = "" if request.root is None else _absolute(request.root).rstrip("/")
+    sources = request.config_paths or search_dirs(root)
+    cmdline_name = f"{root}/proc/cmdline"
+    try:
+        with open(cmdline_name, encoding="utf-8", errors="surrogateescape") as file:
+            cmdline = file.read()
+    except OSError:
+        cmdline = None
+    config = load_config(sources, tree=tree.directory, cmdline=cmdline, cmdline_name=cmdline_name)
+    for complaint in config.complaints:
+        console.library(f"{complaint.reader}: {complaint.text}")
+    return config
+
+
+def _target(where: Where) -> Target:
+    if where.live:
+        from kobox.depot.live import LiveTarget
+
+        return LiveTarget()
+    return RootTarget(where.root or "")
+
+
+# --- doing it --------------------------------------------------------------------------------------------------------
+
+
+def _run(request: _Request, operands: list[str], resolver: Resolver, target: Target, console: Console) -> int:
+    shown: Callable[[str], None] | None = None
+    if request.show or console.verbosity > 4:
+        shown = console.out
+    if request.json:
+        shown = None
+    how = How(
+        show=shown,
+        say=console.say,
+        dry_run=request.dry_run or request.json,
+        ignore_loaded=request.ignore_loaded,
+        first_time=request.first_time,
+        flags=request.flags,
+        force_remove=request.force_remove,
+        remove_holders=request.remove_holders,
+        wait_ms=request.wait_ms,
+        complaint_level="WARNING" if request.all else "FATAL",
+        holder_plan=lambda name: resolver.holder_removal(name, ignore_commands=request.ignore_commands),
+    )
+    plans: list[dict[str, object]] = []
+    if request.remove or request.all:
+        names, parameters = operands, ""
+    else:
+        names, parameters = operands[:1], _joined_parameters(operands[1:])
+    act = _remove if request.remove else _insert
+    failed = False
+    for name in names:
+        if act(request, name, parameters, resolver, target, how, plans) < 0:
+            failed = True
+    if request.json:
+        print_json(plans)
+    return 1 if failed else 0
+
+
+def _joined_parameters(words: list[str]) -> str:
+    """Parameters in one string; a value with blanks and no quotes of its own is put in quotes."""
+    out = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if equals and value[:1] not in ("'", '"') and " " in value:
+            word = f'{name}="{value}"'
+        out.append(word)
+    return " ".join(out)
+
+
+def _insert(
+    request: _Request,
+    name: str,
+    parameters: str,
+    resolver: Resolver,
+    target: Target,
+    how: How,
+    plans: list[dict[str, object]],
+) -> int:
+    if request.lookup and not is_path(name):
+        found = resolver.lookup(name)
+        if not found:
+            return _not_found(name, resolver, how)
+        if request.json:
+            plans.append({"request": name, "modules": [module for module, _ in found]})
+        else:
+            sys.stdout.writelines(f"{module}\n" for module, _ in found)
+        return 0
+    plan = resolver.insert(
+        name, parameters, ignore_commands=request.ignore_commands, use_blacklist=request.use_blacklist
+    )
+    for complaint in plan.complaints:
+        how.say("ERROR", complaint.text)
+    if not plan.probes:
+        return _not_found(name, resolver, how)
+    if request.json:
+        plans.append(insert_plan_json(plan))
+    return insert(plan, target, how)
+
+
+def _not_found(name: str, resolver: Resolver, how: How) -> int:
+    how.say(how.complaint_level, f"Module {name} not found in directory {resolver.tree.directory}")
+    return -2
+
+
+def _remove(
+    request: _Request,
+    name: str,
+    parameters: str,
+    resolver: Resolver,
+    target: Target,
+    how: How,
+    plans: list[dict[str, object]],
+) -> int:
+    plan = resolver.remove(name, ignore_commands=request.ignore_commands)
+    for complaint in plan.complaints:
+        how.say("ERROR", complaint.text)
+    if not plan.removals:
+        how.say(how.complaint_level, f"Module {name} not found.")
+        return -2
+    if request.json:
+        plans.append(remove_plan_json(plan))
+    return remove(plan, target, how)
+
+
+# --- showing ---------------------------------------------------------------------------------------------------------
+
+
+def _show_config(config: Config, tree: ModuleTree, console: Console, as_json: bool) -> None:
+    if as_json:
+        print_json(_config_json(config))
+        return
+    write = sys.stdout.write
+    for line in config_lines(config):
+        write(line + "\n")
+    write("\n# End of configuration files. Dumping indexes now:\n\n")
+    for name in ("modules.alias", "modules.symbols"):
+        index = tree.index(name)
+        if index is not None:
+            sys.stdout.writelines(f"{key} {entry.value}\n" for key, entry in index.dump("alias "))
+
+
+def config_lines(config: Config) -> Iterator[str]:
+    """The configuration as ``modprobe -c`` lists it."""
+    yield from (f"blacklist {line.module}" for line in config.blacklists)
+    yield from (f"install {line.pattern} {line.command}" for line in config.install)
+    yield from (f"remove {line.pattern} {line.command}" for line in config.remove)
+    yield from (f"alias {line.pattern} {line.module}" for line in config.aliases)
+    yield from (f"options {line.module} {line.options}" for line in config.options)
+    yield from (f"softdep {soft.pattern} {soft.text()}" for soft in config.softdeps)
+    yield from (f"weakdep {weak.pattern} {weak.text()}" for weak in config.weakdeps)
+
+
+def _config_json(config: Config) -> dict[str, object]:
+    kinds = ("blacklists", "install", "remove", "aliases", "options", "softdeps", "weakdeps", "complaints")
+    out: dict[str, object] = {kind: [_fact_json(fact) for fact in getattr(config, kind)] for kind in kinds}
+    out["files"] = [{"path": source.path, "hidden_by": source.hidden_by or None} for source in config.files]
+    return out
+
+
+def _fact_json(fact: object) -> dict[str, object]:
+    values: dict[str, object] = fact._asdict()  # type: ignore[attr-defined]  # every fact is a named tuple
+    place = values.pop("place")
+    return values | {"file": place.file, "line": place.line}  # type: ignore[attr-defined]  # a Place
+
+
+def _show_symbols(request: _Request, name: str, resolver: Resolver, console: Console) -> int:
+    from kobox.ko import read_module
+
+    paths = [name] if is_path(name) or os.path.exists(name) else _paths_of(name, resolver)
+    if not paths:
+        console.say("FATAL", f"Module {name} not found.")
+        return 1
+    what = _modversions if request.action == "modversions" else _exports
+    found: list[dict[str, object]] = []
+    for path in paths:
+        try:
+            symbols = what(read_module(path))
+        except BadFile as error:
+            console.say("FATAL", f"could not get {request.action} of {name}: {error}")
+            return 1
+        found.append({"path": path, "symbols": [{"name": symbol, "crc": crc} for symbol, crc in symbols]})
+        if not request.json:
+            sys.stdout.writelines(f"0x{crc:08x}\t{symbol}\n" for symbol, crc in symbols)
+    if request.json:
+        print_json(found)
+    return 0
+
+
+def _paths_of(name: str, resolver: Resolver) -> list[str]:
+    found = (resolver.tree.find(module) for module, _ in resolver.lookup(name))
+    return [path for path in found if path is not None]
+
+
+def _modversions(module: KernelModule) -> list[tuple[str, int]]:
+    return list(module.versions.items())
+
+
+def _exports(module: KernelModule) -> list[tuple[str, int]]:
+    return [(export.name, export.crc or 0) for export in module.exports]
