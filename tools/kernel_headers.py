@@ -1,8 +1,9 @@
-"""Where the kernel headers that modules are built against come from: installed, unpacked anywhere, or fetched from apt.
+"""Where the kernel headers that modules are built against come from: installed, unpacked anywhere, or from apt.
 
-No root is needed. A *root* is a directory that holds ``usr/src/linux-headers-RELEASE``: ``/`` when the packages are installed,
-or wherever their ``.deb`` files were unpacked. Debian's headers name each other by absolute paths; handing ``make`` the
-common tree's Makefile directly steps around the only one that matters, so an unpacked root can be used where it is.
+No privileges are needed. A *root* is a directory that holds ``usr/src/linux-headers-RELEASE``: ``/`` when the packages
+are installed, or wherever their ``.deb`` files were unpacked. Debian's headers name each other by absolute paths;
+handing ``make`` the common tree's Makefile directly steps around the only one that matters, so an unpacked root can be
+used where it is.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ class Headers:
     def make(self, module_dir: Path, flags: Sequence[str] = (), variables: Sequence[str] = (), jobs: int = 2) -> None:
         """Run kbuild's ``modules`` target on ``module_dir``; a failure raises with what make said.
 
-        ``flags`` are given to the compiler; paths of this machine are mapped away, so the output does not depend on where the
-        headers and the sources lie: ``module_dir``'s parent and the root become the empty path.
+        ``flags`` are given to the compiler. Paths of this machine are mapped away, so the output does not depend on
+        where headers and sources lie: ``module_dir``'s parent and the root become the empty path.
         """
         maps = [f"-ffile-prefix-map={module_dir.parent}/="]
         if self.root != Path("/"):
@@ -115,7 +116,7 @@ def fetch(root: Path, release: str) -> Headers:
 
 
 def fetch_packages(names: Sequence[str], root: Path) -> None:
-    """Download Debian packages and unpack them below ``root``. Uses the machine's package lists, or lists of its own."""
+    """Download Debian packages and unpack them below ``root``, with the machine's package lists or lists of our own."""
     with tempfile.TemporaryDirectory() as scratch:
         downloads = Path(scratch) / "deb"
         downloads.mkdir()

@@ -1,7 +1,8 @@
 """Build the modules in ``examples/`` and put them where they are committed: ``examples/prebuilt``.
 
-The same sources, headers and compiler give the same bytes, wherever they lie: paths are mapped to ``examples/…`` and debug
-data is stripped. ``--keep-debug`` leaves it in, for whoever wants source lines; such a file has the same build id.
+The same sources, headers and compiler give the same bytes, wherever they lie: paths are mapped to ``examples/…`` and
+debug data is stripped. ``--keep-debug`` leaves it in, for whoever wants source lines; such a file has the same build
+id.
 
     python tools/rebuild_examples.py                                     # installed headers
     python tools/rebuild_examples.py --headers DIR --fetch --release 6.1.0-56-amd64
