@@ -7,6 +7,7 @@ reading needs, and a failed check is a ``BadFile`` raised by the part that was a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -77,42 +78,46 @@ class ElfFile:
     @cached_property
     def sections(self) -> tuple[Section, ...]:
         """Every section header, number 0 included."""
-        header, form = self.header, self.layout.section
-        if header.e_shnum and header.e_shentsize != form.size:
-            raise BadFile(self.name, "ELF header", "section headers have the wrong size", header.e_shentsize, form.size)
-        rows = self.gate.take(header.e_shoff, header.e_shnum * form.size, "section header table")
-        names = self._section_names(rows)
-        return tuple(
-            Section._make((index, names.at(row[0]), *row[1:], row[0]))
-            for index, row in enumerate(form.iter_unpack(rows))
-        )
-
-    def _section_names(self, rows: memoryview) -> StringTable:
-        header, form = self.header, self.layout.section
-        index = header.e_shstrndx
-        if not header.e_shnum:
-            return StringTable(self.name, "section name table", b"")
-        if not 0 < index < header.e_shnum:
-            raise BadFile(
-                self.name, "ELF header", "e_shstrndx names no section", index, f"1 to {header.e_shnum - 1:#x}"
-            )
-        row = form.unpack(rows[index * form.size : (index + 1) * form.size])
-        return self.gate.strings(row[4], row[5], "section name table")
+        names = self._names.many([row[0] for row in self._rows])
+        numbered = zip(range(len(names)), names, self._rows, strict=True)
+        return tuple([Section._make((index, name, *row[1:], row[0])) for index, name, row in numbered])
 
     @cached_property
-    def _by_name(self) -> dict[str, Section]:
-        return {section.name: section for section in reversed(self.sections) if section.index}
+    def _rows(self) -> list[tuple[int, ...]]:
+        """The section headers as the file has them, ``sh_name`` first."""
+        header, form = self.header, self.layout.section
+        if header.e_shnum and header.e_shentsize != form.size:
+            what = "section headers have the wrong size"
+            raise BadFile(self.name, "ELF header", what, header.e_shentsize, form.size)
+        return list(form.iter_unpack(self.gate.take(header.e_shoff, header.e_shnum * form.size, "section headers")))
+
+    @cached_property
+    def _names(self) -> StringTable:
+        index, count = self.header.e_shstrndx, len(self._rows)
+        if not count:
+            return StringTable(self.name, "section names", b"")
+        if not 0 < index < count:
+            raise BadFile(self.name, "ELF header", "e_shstrndx names no section", index, f"1 to {count - 1:#x}")
+        return self.gate.strings(self._rows[index][4], self._rows[index][5], "section names")
+
+    def _section_at(self, index: int) -> Section:
+        row = self._rows[index]
+        return Section._make((index, self._names.at(row[0]), *row[1:], row[0]))
 
     def section(self, name: str) -> Section | None:
-        """The first section called ``name``."""
-        return self._by_name.get(name)
+        """The first section called ``name``. Looks for the name, so the other sections get no record."""
+        return self._find(name, 0)
 
     def alloc_section(self, name: str) -> Section | None:
         """The first section called ``name`` that is loaded (``SHF_ALLOC``): the only ones the kernel's loader finds."""
-        found = self._by_name.get(name)
-        if found is None or found.flags & SHF.ALLOC:
-            return found
-        return next((s for s in self.sections if s.name == name and s.flags & SHF.ALLOC), None)
+        return self._find(name, SHF.ALLOC)
+
+    def _find(self, name: str, flags: int) -> Section | None:
+        offsets = self._names.offsets_of(name)
+        for index, row in enumerate(self._rows):
+            if row[0] in offsets and index and row[2] & flags == flags:
+                return self._section_at(index)
+        return None
 
     def bytes_of(self, section: Section) -> memoryview:
         """The section's bytes in the file; empty for ``NOBITS``, however large it will be in memory."""
@@ -127,15 +132,16 @@ class ElfFile:
     @cached_property
     def symbols(self) -> SymbolTable:
         """The first ``SYMTAB`` section; an empty table when the file was stripped."""
-        table = next((s for s in self.sections if s.type == SHT.SYMTAB), None)
-        if table is None:
+        index = next((index for index, row in enumerate(self._rows) if row[1] == SHT.SYMTAB), None)
+        if index is None:
             return SymbolTable(memoryview(b""), self.layout, None)
-        if not 0 < table.link < len(self.sections):
+        table = self._section_at(index)
+        if not 0 < table.link < len(self._rows):
             place = f"section {table.index} ({table.name})"
             raise BadFile(self.name, place, "sh_link names no string table", table.link)
         rows = self.bytes_of(table)
         whole = len(rows) - len(rows) % self.layout.symbol.size
-        return SymbolTable(rows[:whole], self.layout, self.strings_of(self.sections[table.link]))
+        return SymbolTable(rows[:whole], self.layout, self.strings_of(self._section_at(table.link)))
 
     def relocations(self, section: Section) -> Relocations:
         """``section`` (``RELA`` or ``REL``) as relocations; a last part of an entry is not read, as in the kernel."""
@@ -147,23 +153,20 @@ class ElfFile:
         size = (self.layout.rela if explicit else self.layout.rel).size
         return Relocations(rows[: len(rows) - len(rows) % size], self.layout, section.info, explicit)
 
-    @cached_property
-    def relocation_sections(self) -> dict[int, tuple[Section, ...]]:
-        """Index of a section to the relocation sections that apply to it."""
-        found: dict[int, tuple[Section, ...]] = {}
-        for section in self.sections:
-            if section.type in (SHT.RELA, SHT.REL):
-                found[section.info] = (*found.get(section.info, ()), section)
-        return found
+    def relocations_of(self, section: Section) -> Iterator[Relocations]:
+        """What applies to ``section``: one table in files that compilers make, any number in others."""
+        for index, row in enumerate(self._rows):
+            if row[1] in (SHT.RELA, SHT.REL) and row[7] == section.index:
+                yield self.relocations(self._section_at(index))
 
     def label(self, symbol_index: int) -> str:
         """What to call a symbol: its name, or that of the section it stands for."""
         symbols = self.symbols
         if not 0 <= symbol_index < len(symbols):
             raise BadFile(self.name, "symbol table", "no such symbol", symbol_index, f"below {len(symbols):#x}")
-        name = symbols.names[symbol_index]
         shndx = symbols.shndxs[symbol_index]
-        return name or (self.sections[shndx].name if SHN.UNDEF < shndx < len(self.sections) else "")
+        in_file = SHN.UNDEF < shndx < len(self._rows)
+        return symbols.name(symbol_index) or (self._section_at(shndx).name if in_file else "")
 
 
 def parse(data: Buffer, name: str) -> ElfFile:

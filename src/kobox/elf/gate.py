@@ -6,6 +6,7 @@ here knows what the bytes mean.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from struct import Struct
 from typing import Any
 
@@ -65,6 +66,26 @@ class StringTable:
             if end >= 0:
                 return text(self.data[offset:end])
         raise self._bad(offset)
+
+    def many(self, offsets: Iterable[int]) -> list[str]:
+        """The strings at ``offsets``, none of them negative: what a column of names costs is decided here."""
+        table = self._ascii
+        if table is not None:
+            end_of = table.index
+            try:
+                return [table[offset : end_of("\0", offset)] for offset in offsets]
+            except ValueError:
+                pass  # the slow way says which one it is
+        return [self.at(offset) for offset in offsets]
+
+    def offsets_of(self, string: str) -> set[int]:
+        """Every offset at which ``string`` can be read, the tails of longer strings included (linkers share them)."""
+        wanted = string.encode("utf-8", "surrogateescape") + b"\0"
+        found, offset = set(), self.data.find(wanted)
+        while offset >= 0:
+            found.add(offset)
+            offset = self.data.find(wanted, offset + 1)
+        return found
 
     def _bad(self, offset: int) -> BadFile:
         if 0 <= offset < len(self.data):

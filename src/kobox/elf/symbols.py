@@ -80,7 +80,7 @@ class SymbolTable:
     def __getitem__(self, index: int) -> Symbol:
         return Symbol(
             index,
-            self.names[index],
+            self.name(index),
             self.values[index],
             self.sizes[index],
             self.infos[index],
@@ -99,7 +99,19 @@ class SymbolTable:
         """Every symbol's name; section symbols have none."""
         if self._strings is None:
             return ("",) * len(self)
-        return tuple(map(self._strings.at, self.name_offsets))
+        return tuple(self._strings.many(self.name_offsets))
+
+    def name(self, index: int) -> str:
+        """One symbol's name, without reading all of them."""
+        return self._strings.at(self.name_offsets[index]) if self._strings else ""
+
+    def undefined(self) -> list[tuple[int, str]]:
+        """Number and name of each symbol that somebody else has to define; the null symbol is none."""
+        if self._strings is None:
+            return []
+        numbers = [number for number, shndx in enumerate(self.shndxs) if not shndx and self.name_offsets[number]]
+        names = self._strings.many([self.name_offsets[number] for number in numbers])
+        return [(number, name) for number, name in zip(numbers, names, strict=True) if name]
 
     @cached_property
     def by_name(self) -> dict[str, int]:

@@ -7,8 +7,7 @@ in where the relocations are, so no release is asked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from kobox.elf import SHN, STB, ElfFile, Section
 from kobox.errors import BadFile
@@ -19,8 +18,7 @@ _SHAPES: Final = ((4, 3), (4, 2), (8, 3), (8, 2))
 """Word size and words of an entry, the likeliest first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
+class Export(NamedTuple):
     """One exported symbol. Its value is ``offset`` bytes into section number ``section`` (or a special ``SHN``)."""
 
     name: str
@@ -31,13 +29,12 @@ class Export:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Import:
-    """One undefined symbol; a weak one may stay so and is 0 then. ``index`` is its number in the symbol table."""
+class Import(NamedTuple):
+    """One undefined symbol; a weak one may stay so and is 0 then. A tuple: a distribution has 185,000 of them."""
 
     name: str
     weak: bool
-    index: int
+    index: int  # type: ignore[assignment]  # the symbol's number; tuple.index has no use on a record
 
 
 def read_exports(elf: ElfFile) -> tuple[Export, ...]:
@@ -114,10 +111,6 @@ def _crcs(elf: ElfFile, table: Section | None, count: int) -> list[int | None]:
 
 def read_imports(elf: ElfFile) -> tuple[Import, ...]:
     """Every undefined symbol, in the symbol table's order."""
-    symbols = elf.symbols
-    names, infos = symbols.names, symbols.infos
-    return tuple(
-        Import(names[index], infos[index] >> 4 == STB.WEAK, index)
-        for index, shndx in enumerate(symbols.shndxs)
-        if shndx == SHN.UNDEF and names[index]
-    )
+    infos = elf.symbols.infos
+    undefined = elf.symbols.undefined()
+    return tuple([Import(name, infos[index] >> 4 == STB.WEAK, index) for index, name in undefined])

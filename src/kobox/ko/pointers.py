@@ -29,8 +29,7 @@ class Pointers:
         self._strings: dict[int, StringTable] = {}
         self.place = section.name
         self.slots: dict[int, Slot] = {}
-        for relocation_section in elf.relocation_sections.get(section.index, ()):
-            relocations = elf.relocations(relocation_section)
+        for relocations in elf.relocations_of(section):
             for offset, _, symbol, addend in relocations:
                 if not relocations.explicit:
                     addend = self._stored(section, offset)
@@ -64,13 +63,14 @@ class Pointers:
     def symbol_at(self, slot: Slot) -> str:
         """The name of what the slot points at; looked up by place where the relocation is against a section."""
         index, offset = self.place_of(slot)
-        label = self._elf.label(slot.symbol)
-        if self._elf.symbols.names[slot.symbol] and not slot.addend:
-            return label
-        return _symbol_by_place(self._elf, index, offset) or f"{label}+{slot.addend:#x}"
+        name = self._elf.symbols.name(slot.symbol)
+        if name and not slot.addend:
+            return name
+        return _symbol_by_place(self._elf, index, offset) or f"{self._elf.label(slot.symbol)}+{slot.addend:#x}"
 
 
 def _symbol_by_place(elf: ElfFile, shndx: int, value: int) -> str:
     symbols = elf.symbols
-    rows = zip(symbols.names, symbols.shndxs, symbols.values, strict=True)
-    return next((name for name, at, where in rows if name and at == shndx and where == value), "")
+    rows = enumerate(zip(symbols.shndxs, symbols.values, strict=True))
+    there = (symbols.name(number) for number, place in rows if place == (shndx, value))
+    return next(filter(None, there), "")
