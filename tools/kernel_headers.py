@@ -52,8 +52,15 @@ class Headers:
         """What ``make modules`` needs and this machine lacks."""
         return [name for name in ("make", self.compiler, "ld", "strip") if shutil.which(name) is None]
 
-    def make(self, module_dir: Path, flags: Sequence[str] = (), variables: Sequence[str] = (), jobs: int = 2) -> None:
-        """Run kbuild's ``modules`` target on ``module_dir``; a failure raises with what make said.
+    def make(
+        self,
+        module_dir: Path,
+        flags: Sequence[str] = (),
+        variables: Sequence[str] = (),
+        jobs: int = 2,
+        keep_going: bool = False,
+    ) -> str:
+        """Run kbuild's ``modules`` target on ``module_dir``, give back what make said; a failure has it too.
 
         ``flags`` are given to the compiler. Paths of this machine are mapped away, so the output does not depend on
         where headers and sources lie: ``module_dir``'s parent and the root become the empty path.
@@ -62,12 +69,21 @@ class Headers:
         if self.root != Path("/"):
             maps.append(f"-ffile-prefix-map={self.root}=")
         command = [
-            *("make", f"-j{jobs}", "-C", str(self.directory), "-f", str(self.makefile)),
+            *(
+                "make",
+                f"-j{jobs}",
+                *(["-k"] if keep_going else []),
+                "-C",
+                str(self.directory),
+                "-f",
+                str(self.makefile),
+            ),
             *(f"M={module_dir}", f"CC={self.compiler}", f"KCFLAGS={' '.join([*maps, *flags])}", *variables, "modules"),
         ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
+        return done.stdout + done.stderr
 
 
 def releases(root: Path) -> list[str]:

@@ -1,8 +1,8 @@
 """Derive the bare kernel's data file from a distribution's kernel image and headers.
 
 The bare kernel has no kernel text. What it needs to know of a real kernel, so that a real ``.ko`` fits it, is written
-here as facts: release, vermagic, the exports with their checksums, a few settings, and the layouts of the structures that
-it and a module both touch. What goes in is decided by ``bare_wanted.toml`` and by what the examples bind to.
+here as facts: release, vermagic, the exports with their checksums, a few settings, and the layouts of the structures
+that it and a module both touch. What goes in is decided by ``bare_wanted.toml`` and by what the examples bind to.
 
     python tools/make_bare.py --image DIR --headers DIR      # DIR: where the .deb files were unpacked
 """
