@@ -281,6 +281,8 @@ def _removable(removal: Removal, target: Target, how: How, builtin_is_fine: bool
 
 def _remove_holders(name: str, target: Target, how: How) -> int:
     module = target.loaded().get(name)
+    if module is None:
+        how.say("ERROR", f"could not open '/sys/module/{name}/holders': {os.strerror(ENOENT)}")
     if module is None or how.holder_plan is None:
         return 0
     for holder in reversed(module.holders):
