@@ -100,9 +100,19 @@ class ElfFile:
             raise BadFile(self.name, "ELF header", "e_shstrndx names no section", index, f"1 to {count - 1:#x}")
         return self.gate.strings(self._rows[index][4], self._rows[index][5], "section names")
 
-    def _section_at(self, index: int) -> Section:
+    def section_at(self, index: int) -> Section | None:
+        """Section number ``index``; None for 0, for the special numbers, and for what the file does not have."""
+        if not SHN.UNDEF < index < len(self._rows):
+            return None
         row = self._rows[index]
         return Section._make((index, self._names.at(row[0]), *row[1:], row[0]))
+
+    def _section_at(self, index: int, what: str) -> Section:
+        """A section that has to be there, or the file is bad: ``what`` names it."""
+        found = self.section_at(index)
+        if found is None:
+            raise BadFile(self.name, what, "no such section", index, f"1 to {len(self._rows) - 1:#x}")
+        return found
 
     def section(self, name: str) -> Section | None:
         """The first section called ``name``. Looks for the name, so the other sections get no record."""
@@ -116,7 +126,7 @@ class ElfFile:
         offsets = self._names.offsets_of(name)
         for index, row in enumerate(self._rows):
             if row[0] in offsets and index and row[2] & flags == flags:
-                return self._section_at(index)
+                return self.section_at(index)
         return None
 
     def bytes_of(self, section: Section) -> memoryview:
@@ -132,16 +142,14 @@ class ElfFile:
     @cached_property
     def symbols(self) -> SymbolTable:
         """The first ``SYMTAB`` section; an empty table when the file was stripped."""
-        index = next((index for index, row in enumerate(self._rows) if row[1] == SHT.SYMTAB), None)
+        index = next((index for index, row in enumerate(self._rows) if row[1] == SHT.SYMTAB and index), None)
         if index is None:
             return SymbolTable(memoryview(b""), self.layout, None)
-        table = self._section_at(index)
-        if not 0 < table.link < len(self._rows):
-            place = f"section {table.index} ({table.name})"
-            raise BadFile(self.name, place, "sh_link names no string table", table.link)
+        table = self._section_at(index, "symbol table")
+        strings = self._section_at(table.link, f"section {index} ({table.name}): sh_link")
         rows = self.bytes_of(table)
         whole = len(rows) - len(rows) % self.layout.symbol.size
-        return SymbolTable(rows[:whole], self.layout, self.strings_of(self._section_at(table.link)))
+        return SymbolTable(rows[:whole], self.layout, self.strings_of(strings))
 
     def relocations(self, section: Section) -> Relocations:
         """``section`` (``RELA`` or ``REL``) as relocations; a last part of an entry is not read, as in the kernel."""
@@ -155,18 +163,21 @@ class ElfFile:
 
     def relocations_of(self, section: Section) -> Iterator[Relocations]:
         """What applies to ``section``: one table in files that compilers make, any number in others."""
+        total = 0
         for index, row in enumerate(self._rows):
-            if row[1] in (SHT.RELA, SHT.REL) and row[7] == section.index:
-                yield self.relocations(self._section_at(index))
+            if row[1] in (SHT.RELA, SHT.REL) and row[7] == section.index and index:
+                total += row[5]
+                if total > self.gate.size:
+                    raise BadFile(self.name, section.name, "its relocations are more than the file has bytes", total)
+                yield self.relocations(self._section_at(index, section.name))
 
     def label(self, symbol_index: int) -> str:
         """What to call a symbol: its name, or that of the section it stands for."""
         symbols = self.symbols
         if not 0 <= symbol_index < len(symbols):
             raise BadFile(self.name, "symbol table", "no such symbol", symbol_index, f"below {len(symbols):#x}")
-        shndx = symbols.shndxs[symbol_index]
-        in_file = SHN.UNDEF < shndx < len(self._rows)
-        return symbols.name(symbol_index) or (self._section_at(shndx).name if in_file else "")
+        section = self.section_at(symbols.shndxs[symbol_index])
+        return symbols.name(symbol_index) or (section.name if section else "")
 
 
 def parse(data: Buffer, name: str) -> ElfFile:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from struct import Struct
-from typing import Any
+from typing import Any, Final
 
 from kobox.errors import BadFile
 
 Buffer = bytes | bytearray | memoryview
 """What a file's bytes may be handed in as; an ``mmap`` goes in wrapped in ``memoryview``."""
+
+
+LONGEST_NAME: Final = 4096
+"""Bytes that a name may have. Names can overlap in a file, so without a limit a small file could ask for gigabytes."""
 
 
 class Gate:
@@ -37,6 +41,14 @@ class Gate:
         """One record of the layout ``form`` at ``offset``."""
         return form.unpack(self.take(offset, form.size, place))
 
+    def string(self, offset: int, end: int, place: str) -> str:
+        """The NUL-ended string at ``offset`` whose NUL is in front of ``end``."""
+        raw = bytes(self.take(offset, max(0, min(end - offset, LONGEST_NAME + 1)), place))
+        found, nul, _ = raw.partition(b"\0")
+        if not nul:
+            raise BadFile(self.file, place, f"the string at {offset:#x} has no NUL within {len(raw)} bytes")
+        return text(found)
+
     def strings(self, offset: int, size: int, place: str) -> StringTable:
         """A table of NUL-ended strings, copied out once."""
         return StringTable(self.file, place, bytes(self.take(offset, size, place)))
@@ -58,11 +70,11 @@ class StringTable:
     def at(self, offset: int) -> str:
         """The string that starts at ``offset``."""
         if self._ascii is not None:
-            end = self._ascii.find("\0", offset) if offset >= 0 else -1
+            end = self._ascii.find("\0", offset, offset + LONGEST_NAME + 1) if offset >= 0 else -1
             if end >= 0:
                 return self._ascii[offset:end]
         elif offset >= 0:
-            end = self.data.find(b"\0", offset)
+            end = self.data.find(b"\0", offset, offset + LONGEST_NAME + 1)
             if end >= 0:
                 return text(self.data[offset:end])
         raise self._bad(offset)
@@ -71,9 +83,9 @@ class StringTable:
         """The strings at ``offsets``, none of them negative: what a column of names costs is decided here."""
         table = self._ascii
         if table is not None:
-            end_of = table.index
+            end_of, reach = table.index, LONGEST_NAME + 1
             try:
-                return [table[offset : end_of("\0", offset)] for offset in offsets]
+                return [table[offset : end_of("\0", offset, offset + reach)] for offset in offsets]
             except ValueError:
                 pass  # the slow way says which one it is
         return [self.at(offset) for offset in offsets]
@@ -89,7 +101,7 @@ class StringTable:
 
     def _bad(self, offset: int) -> BadFile:
         if 0 <= offset < len(self.data):
-            return BadFile(self.file, self.place, f"the string at {offset:#x} has no NUL at its end")
+            return BadFile(self.file, self.place, f"the string at {offset:#x} has no NUL within {LONGEST_NAME} bytes")
         return BadFile(self.file, self.place, "a string starts outside the table", offset, f"below {len(self.data):#x}")
 
 

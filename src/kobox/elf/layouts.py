@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from kobox.elf.constants import EM
 
@@ -31,6 +31,11 @@ class Layout(NamedTuple):
     symbol: Struct
     rel: Struct
     rela: Struct
+
+    @property
+    def byteorder(self) -> Literal["little", "big"]:
+        """``order`` as ``int.from_bytes`` wants it."""
+        return "little" if self.order == "<" else "big"
 
 
 def _layout(bits: int, order: str) -> Layout:

@@ -7,7 +7,7 @@ anything else after the last stream is an error: a module is never half a file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 from kobox.elf import Buffer
 from kobox.errors import BadFile, NotModelled
@@ -15,110 +15,106 @@ from kobox.errors import BadFile, NotModelled
 MAX_SIZE: Final = 1 << 30
 """The most that is unpacked from one file, 1 GiB unless the caller says otherwise: few bytes can ask for petabytes."""
 
-_STEP: Final = 1 << 20
-_ZSTD_STEP: Final = 1 << 10
-"""Input handed to zstd at once: 256 blocks at most, so no step can unpack more than 32 MiB."""
+_XZ_MEMORY: Final = 256 << 20
+"""What one xz stream may allocate; ``xz -9`` needs 65 MiB. zstd's own default limit is a window of 128 MiB."""
+
+_STEP: Final = 1 << 10
+"""Input unpacked at once. It bounds what a step can give: 256 of zstd's 128 KiB blocks, 1 MiB of gzip."""
+
+
+class _Stream(Protocol):
+    """What ``lzma``, ``zlib`` and ``zstandard`` agree on."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+class _Format(NamedTuple):
+    name: str
+    magic: bytes
+    padded: bool
+    """Zero bytes may follow a stream."""
+    library: Callable[[str], tuple[Callable[[], _Stream], type[Exception]]]
+    """Imports the library: how to begin a stream, and what it raises. Given the file's name, for the error."""
 
 
 def format_of(data: Buffer) -> str | None:
     """``"xz"``, ``"gzip"``, ``"zstd"``, or None for a file that is not compressed."""
-    start = bytes(data[:6])
-    return next((name for magic, name in _MAGICS if start.startswith(magic)), None)
+    found = _format_of(data)
+    return found.name if found else None
 
 
 def decompress(data: Buffer, file: str, limit: int = MAX_SIZE) -> Buffer:
     """The bytes inside; ``data`` itself when it is not compressed. ``file`` is what errors call it."""
-    kind = format_of(data)
+    kind = _format_of(data)
     if kind is None:
         return data
     pieces: list[bytes] = []
     size = 0
-    for piece in _UNPACKERS[kind](bytes(data), file):
+    for piece in _unpacked(memoryview(data).cast("B"), kind, file):
         size += len(piece)
         if size > limit:
-            raise BadFile(file, kind, "unpacks to more than is allowed", expected=f"at most {limit:#x} bytes")
+            raise BadFile(file, kind.name, "unpacks to more than is allowed", expected=f"at most {limit:,} bytes")
         pieces.append(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return b"".join(pieces)
 
 
-def _unxz(data: bytes, file: str) -> Iterator[bytes]:
+def _format_of(data: Buffer) -> _Format | None:
+    start = bytes(data[:6])
+    return next((kind for kind in _FORMATS if start.startswith(kind.magic)), None)
+
+
+def _unpacked(data: memoryview, kind: _Format, file: str) -> Iterator[bytes]:
+    begin, failure = kind.library(file)
+    at = 0
+    while at < len(data):
+        if bytes(data[at : at + len(kind.magic)]) != kind.magic:
+            raise BadFile(file, kind.name, f"{len(data) - at} bytes follow the compressed stream")
+        stream = begin()
+        while not stream.eof:
+            if at >= len(data):
+                hint = "the file was not copied completely"
+                raise BadFile(file, kind.name, "the compressed stream is cut off", hint=hint)
+            step = bytes(data[at : at + _STEP])
+            try:
+                yield stream.decompress(step)
+            except failure as error:
+                raise BadFile(file, kind.name, _reason(error)) from error
+            at += len(step)
+        at -= len(stream.unused_data)
+        while kind.padded and at < len(data) and not data[at]:
+            at += 1
+
+
+def _reason(error: Exception) -> str:
+    return str(error).removeprefix("zstd decompressor error: ").removeprefix("zstd decompress error: ")
+
+
+def _xz(_: str) -> tuple[Callable[[], _Stream], type[Exception]]:
     import lzma
 
-    while True:
-        stream = lzma.LZMADecompressor(format=lzma.FORMAT_XZ)
-        try:
-            yield stream.decompress(data, _STEP)
-            while not stream.eof and not stream.needs_input:
-                yield stream.decompress(b"", _STEP)
-        except lzma.LZMAError as error:
-            raise BadFile(file, "xz", str(error)) from error
-        if not stream.eof:
-            raise _cut_off(file, "xz")
-        data = stream.unused_data.lstrip(b"\0")
-        if not data:
-            return
-        if not data.startswith(b"\xfd7zXZ\0"):
-            raise _trailing(file, "xz", len(data))
+    return lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY), lzma.LZMAError
 
 
-def _gunzip(data: bytes, file: str) -> Iterator[bytes]:
+def _gzip(_: str) -> tuple[Callable[[], _Stream], type[Exception]]:
     import zlib
 
-    while True:
-        stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-        try:
-            yield stream.decompress(data, _STEP)
-            while not stream.eof and stream.unconsumed_tail:
-                yield stream.decompress(stream.unconsumed_tail, _STEP)
-            if not stream.eof:
-                yield stream.flush(_STEP)
-        except zlib.error as error:
-            raise BadFile(file, "gzip", str(error)) from error
-        if not stream.eof:
-            raise _cut_off(file, "gzip")
-        data = stream.unused_data.lstrip(b"\0")
-        if not data:
-            return
-        if not data.startswith(b"\x1f\x8b"):
-            raise _trailing(file, "gzip", len(data))
+    return lambda: zlib.decompressobj(zlib.MAX_WBITS | 16), zlib.error
 
 
-def _unzstd(data: bytes, file: str) -> Iterator[bytes]:
+def _zstd(file: str) -> tuple[Callable[[], _Stream], type[Exception]]:
     try:
         import zstandard
     except ImportError as error:
-        raise NotModelled(f"{file}: zstd needs the package zstandard", "pip install zstandard") from error
-
-    rest = memoryview(data)
-    while True:
-        frame = zstandard.ZstdDecompressor().decompressobj()
-        try:
-            while rest and not frame.eof:
-                yield frame.decompress(rest[:_ZSTD_STEP])
-                rest = rest[_ZSTD_STEP:]
-        except zstandard.ZstdError as error:
-            raise BadFile(file, "zstd", str(error).removeprefix("zstd decompressor error: ")) from error
-        if not frame.eof:
-            raise _cut_off(file, "zstd")
-        rest = memoryview(frame.unused_data + bytes(rest))
-        if not rest:
-            return
-        if not bytes(rest[:4]) == _ZSTD_MAGIC:
-            raise _trailing(file, "zstd", len(rest))
+        raise NotModelled(f"{file}: is zstd compressed, and the package zstandard is not here") from error
+    return zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError
 
 
-def _cut_off(file: str, kind: str) -> BadFile:
-    return BadFile(file, kind, "the compressed stream is cut off", hint="the file was not copied completely")
-
-
-def _trailing(file: str, kind: str, count: int) -> BadFile:
-    return BadFile(file, kind, f"{count} bytes follow the compressed stream")
-
-
-_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
-_MAGICS: Final = ((b"\xfd7zXZ\0", "xz"), (b"\x1f\x8b", "gzip"), (_ZSTD_MAGIC, "zstd"))
-_UNPACKERS: Final[dict[str, Callable[[bytes, str], Iterator[bytes]]]] = {
-    "xz": _unxz,
-    "gzip": _gunzip,
-    "zstd": _unzstd,
-}
+_FORMATS: Final = (
+    _Format("xz", b"\xfd7zXZ\0", True, _xz),
+    _Format("gzip", b"\x1f\x8b", True, _gzip),
+    _Format("zstd", b"\x28\xb5\x2f\xfd", False, _zstd),
+)

@@ -90,20 +90,20 @@ def _crcs(elf: ElfFile, table: Section | None, count: int) -> list[int | None]:
     stride = table.size // count
     raw = elf.bytes_of(table)
     pointers = Pointers(elf, table)
-    order = "little" if elf.layout.order == "<" else "big"
+    order = elf.layout.byteorder
     found: list[int | None] = []
     for start in range(0, stride * count, stride):
         slot = pointers.slots.get(start)
         if slot is None:
-            found.append(int.from_bytes(raw[start : start + 4], order))  # type: ignore[arg-type]  # widened literals
+            found.append(int.from_bytes(raw[start : start + 4], order))
             continue
         index, value = pointers.place_of(slot)
+        place = elf.section_at(index)
         if index == SHN.ABS:
             found.append(value & 0xFFFFFFFF)
-        elif SHN.UNDEF < index < len(elf.sections):
-            place = elf.sections[index]
+        elif place is not None:
             stored = elf.gate.take(place.offset + value, 4, table.name)
-            found.append(int.from_bytes(stored, order))  # type: ignore[arg-type]  # widened literals
+            found.append(int.from_bytes(stored, order))
         else:
             found.append(None)
     return found

@@ -76,7 +76,7 @@ def overview(module: KernelModule) -> Overview:
         type=name_of(ET, elf.header.e_type),
         machine=name_of(EM, elf.header.e_machine),
         bits=elf.layout.bits,
-        byte_order="little" if elf.layout.order == "<" else "big",
+        byte_order=elf.layout.byteorder,
         name=module.name,
         description=info.get("description"),
         author=info.get_all("author"),

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kobox.elf import SHN, ElfFile, Section
-from kobox.elf.gate import StringTable
+from kobox.elf import ElfFile, Section
 from kobox.errors import BadFile
 
 
@@ -22,11 +21,11 @@ class Slot(NamedTuple):
 class Pointers:
     """Every relocated slot of one section, by its offset in it."""
 
-    __slots__ = ("_elf", "_strings", "place", "slots")
+    __slots__ = ("_elf", "_named", "place", "slots")
 
     def __init__(self, elf: ElfFile, section: Section) -> None:
         self._elf = elf
-        self._strings: dict[int, StringTable] = {}
+        self._named: dict[tuple[int, int], int] | None = None
         self.place = section.name
         self.slots: dict[int, Slot] = {}
         for relocations in elf.relocations_of(section):
@@ -37,9 +36,8 @@ class Pointers:
 
     def _stored(self, section: Section, offset: int) -> int:
         """The addend of a ``REL`` relocation, which stands in the slot itself; such machines have 32-bit slots."""
-        order = "little" if self._elf.layout.order == "<" else "big"
         found = self._elf.gate.take(section.offset + offset, 4, section.name)
-        return int.from_bytes(found, order, signed=True)  # type: ignore[arg-type]  # mypy widens the literals
+        return int.from_bytes(found, self._elf.layout.byteorder, signed=True)
 
     def place_of(self, slot: Slot) -> tuple[int, int]:
         """The section index (or special ``SHN``) and offset in it that the slot points at."""
@@ -53,12 +51,11 @@ class Pointers:
     def string_at(self, slot: Slot) -> str:
         """The NUL-ended string that the slot points at."""
         index, offset = self.place_of(slot)
-        strings = self._strings.get(index)
-        if strings is None:
-            if not SHN.UNDEF < index < len(self._elf.sections):
-                raise BadFile(self._elf.name, self.place, "a string is expected in a section of the file", index)
-            strings = self._strings[index] = self._elf.strings_of(self._elf.sections[index])
-        return strings.at(offset)
+        section = self._elf.section_at(index)
+        if section is None or offset < 0 or not section.has_bytes:
+            place = f"{offset:#x} of section {index}"
+            raise BadFile(self._elf.name, self.place, f"a string is expected at {place}, where the file has no bytes")
+        return self._elf.gate.string(section.offset + offset, section.offset + section.size, self.place)
 
     def symbol_at(self, slot: Slot) -> str:
         """The name of what the slot points at; looked up by place where the relocation is against a section."""
@@ -66,11 +63,16 @@ class Pointers:
         name = self._elf.symbols.name(slot.symbol)
         if name and not slot.addend:
             return name
-        return _symbol_by_place(self._elf, index, offset) or f"{self._elf.label(slot.symbol)}+{slot.addend:#x}"
+        number = self._named_places().get((index, offset))
+        if number is not None:
+            return self._elf.symbols.name(number)
+        return f"{self._elf.label(slot.symbol)}+{slot.addend:#x}"
 
-
-def _symbol_by_place(elf: ElfFile, shndx: int, value: int) -> str:
-    symbols = elf.symbols
-    rows = enumerate(zip(symbols.shndxs, symbols.values, strict=True))
-    there = (symbols.name(number) for number, place in rows if place == (shndx, value))
-    return next(filter(None, there), "")
+    def _named_places(self) -> dict[tuple[int, int], int]:
+        """The first named symbol at each place of the file."""
+        if self._named is None:
+            symbols = self._elf.symbols
+            places = zip(symbols.shndxs, symbols.values, strict=True)
+            named = zip(places, symbols.name_offsets, range(len(symbols)), strict=True)
+            self._named = {place: number for place, name, number in reversed(list(named)) if name}
+        return self._named
