@@ -16,9 +16,12 @@ COMMANDS: dict[str, Command] = {
     "readko": Command("readko", "show what is in a .ko: sections, symbols, metadata, signature"),
     "oops": Command("oops", "decode a pasted oops: file and line of every address that can be known"),
     "modprobe": Command("modprobe", "kmod's modprobe on a root directory or this host, with reasons (--json)"),
+    "insmod": Command("insmod", "insert a file into this host's kernel (--live), as kmod's insmod"),
+    "rmmod": Command("rmmod", "remove modules from this host's kernel (--live), as kmod's rmmod"),
+    "lsmod": Command("lsmod", "list loaded modules, as kmod's lsmod or as JSON"),
     "cache": Command("cache", "show, check and empty kobox's cache"),
 }
 """Order is the order of ``kobox --help``."""
 
-COMPAT: frozenset[str] = frozenset()
+COMPAT: frozenset[str] = frozenset({"modprobe", "insmod", "rmmod", "lsmod"})
 """Commands that are also served under their own name (argv[0]), as kmod's tools are."""

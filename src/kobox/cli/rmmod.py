@@ -1,0 +1,126 @@
+"""``kobox rmmod``: kmod's options, texts and exit codes, on the live host or a given target."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from kobox.cli.gnu_getopt import GetoptError, Long, getopt_long
+from kobox.cli.kmod_face import Console, Stop, binary_safe_output, no_kernel, print_json, version_lines
+from kobox.depot.names import module_name, module_name_of_path
+from kobox.depot.targets import FORCE_REMOVE, NO_WAIT, RootTarget, Target
+from kobox.depot.tree import ModuleTree, releases
+from kobox.errors import Errno
+
+SHORT = "fsvVwh"
+LONG = {
+    "force": Long("f"),
+    "syslog": Long("s"),
+    "verbose": Long("v"),
+    "version": Long("V"),
+    "help": Long("h"),
+    "root": Long("root", True),
+    "live": Long("live"),
+    "json": Long("json"),
+}
+
+HELP = """\
+usage: kobox rmmod --live [OPTION ...] MODULE|FILE ...
+
+      --live               remove from this host's kernel
+  -f, --force              also a module in use, if the kernel was built to allow it: dangerous
+  -s, --syslog             messages to syslog
+  -v, --verbose            more messages
+      --json               the results as JSON
+  -V, -h                   version, this help
+
+example: kobox rmmod --live hello
+"""
+
+
+def main(argv: Sequence[str], target: Target | None = None) -> int:
+    """Run ``rmmod``; ``target`` is a kernel of the caller's to act on."""
+    binary_safe_output()
+    console = Console("rmmod", verbosity=4)
+    try:
+        return _main(list(argv), console, target)
+    except Stop as stop:
+        return stop.code
+    finally:
+        sys.stdout.flush()
+
+
+def _main(argv: list[str], console: Console, target: Target | None) -> int:
+    try:
+        options, operands = getopt_long(argv, SHORT, LONG)
+    except GetoptError as error:
+        console.plain(str(error))
+        return 1
+    given = dict(options)
+    if "h" in given or "V" in given:
+        sys.stdout.write(HELP if "h" in given else "\n".join(version_lines()) + "\n")
+        return 0
+    console.syslog = "s" in given
+    if not operands:
+        console.say("ERROR", "missing module name.")
+        return 1
+    if target is None:
+        target = _target(given)
+    root = given.get("root", "")
+    results = [{"module": word, "removed": _remove(word, root, target, console, "f" in given)} for word in operands]
+    if "json" in given:
+        print_json(results)
+    return 0 if all(result["removed"] for result in results) else 1
+
+
+def _target(given: dict[str, str]) -> Target:
+    if "live" in given:
+        from kobox.depot.live import LiveTarget
+
+        return LiveTarget()
+    if "root" in given:
+        return RootTarget(given["root"])
+    no_kernel()
+
+
+def _remove(word: str, root: str, target: Target, console: Console, force: bool) -> bool:
+    name = module_name_of_path(word) if os.path.exists(word) else module_name(word)
+    if not force and not _free(name, root, target, console, by_name=not os.path.exists(word)):
+        return False
+    try:
+        target.remove(name, NO_WAIT | (FORCE_REMOVE if force else 0))
+    except Errno as error:
+        said = os.strerror(error.number)
+        console.say("ERROR", f"could not remove '{name}': {said}")
+        console.say("ERROR", f"could not remove module {word}: {said}")
+        return False
+    return True
+
+
+def _free(name: str, root: str, target: Target, console: Console, by_name: bool) -> bool:
+    if by_name and _is_builtin(name, root):
+        console.say("ERROR", f"Module {name} is builtin.")
+        return False
+    module = target.loaded().get(name)
+    if module is None:
+        console.say("ERROR", f"Module {name} is not currently loaded")
+        return False
+    if module.holders:
+        console.say("ERROR", f"Module {name} is in use by: {' '.join(module.holders)}")
+        return False
+    if module.refcount is None:
+        console.say("ERROR", "Module unloading is not supported")
+        return False
+    if module.refcount > 0:
+        console.say("ERROR", f"Module {name} is in use")
+        return False
+    return True
+
+
+def _is_builtin(name: str, root: str) -> bool:
+    running = os.uname().release
+    known = releases(root)
+    release = running if running in known or len(known) != 1 else known[0]
+    with ModuleTree(root, release) as tree:
+        return tree.is_builtin(name)
