@@ -17,7 +17,7 @@ _ANCHOR = 6
 _LITERAL = re.compile(r"[^*?\[\]\\]+")
 _LARGE = 4
 
-Match = Callable[[str], object]
+Match = Callable[[str], "re.Match[str] | None"]
 Listed = list[tuple[Match, list[IndexEntry]]]
 
 
@@ -69,7 +69,7 @@ class AliasTable:
         self._large: dict[str, _LargeGroup] = {}
         for literal, patterns in collected.items():
             ordered = sorted(patterns, key=lambda pattern: WILD.index(pattern[0])) if len(patterns) > 1 else [*patterns]
-            listed = [(wildcard(pattern).fullmatch, patterns[pattern]) for pattern in ordered]
+            listed: Listed = [(wildcard(pattern).fullmatch, patterns[pattern]) for pattern in ordered]
             if len(listed) > _LARGE:
                 self._large[literal] = _LargeGroup(ordered, listed)
             self._groups[literal] = listed

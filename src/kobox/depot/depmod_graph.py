@@ -1,0 +1,110 @@
+"""Which module needs which: symbols to their owners, owners to an order of loading, cycles named as kmod names them.
+
+Pure computation on what ``module_facts`` read; modules are numbers here, their place in load order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+_MOST_STEPS = 100_000
+"""Where the search for further cycles ends: in a dense tangle their number has no bound."""
+
+
+class Cycles(Exception):
+    """Modules that need each other; ``lines`` say it in kmod's words."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+        super().__init__("; ".join(lines))
+
+
+def owners_of_symbols(exports: Iterable[Sequence[bytes]]) -> dict[bytes, int]:
+    """Symbol to the module that exports it; of several the last counts."""
+    owners: dict[bytes, int] = {}
+    for index, names in enumerate(exports):
+        if names:
+            owners.update(dict.fromkeys(names, index))
+    return owners
+
+
+def direct_needs(needs: Iterable[Sequence[bytes]], owners: dict[bytes, int]) -> list[list[int]]:
+    """For each module those that it takes symbols from, in the order in which it first names them."""
+    owner = owners.get
+    found: list[list[int]] = []
+    for names in needs:
+        distinct = dict.fromkeys(map(owner, names))
+        found.append([index for index in distinct if index is not None])
+    return found
+
+
+def load_ranks(needs: list[list[int]], names: Sequence[str]) -> list[int]:
+    """Each module's rank: lower ranks are loaded later. Raises ``Cycles``."""
+    users = [0] * len(needs)
+    for needed in needs:
+        for index in needed:
+            users[index] += 1
+    ranks = [-1] * len(needs)
+    waiting = [index for index, count in enumerate(users) if not count]
+    rank = 0
+    while waiting:
+        index = waiting.pop()
+        ranks[index] = rank
+        rank += 1
+        for needed_index in needs[index]:
+            users[needed_index] -= 1
+            if not users[needed_index]:
+                waiting.append(needed_index)
+    if rank < len(needs):
+        raise Cycles(_report(needs, names, [index for index, count in enumerate(users) if count > 0]))
+    return ranks
+
+
+def all_needs(needs: list[list[int]], ranks: list[int]) -> list[list[int]]:
+    """For each module everything it needs, directly or not, in the order of modules.dep: what is loaded last
+    first."""
+    by_rank = sorted(range(len(needs)), key=ranks.__getitem__)
+    closed: list[frozenset[int]] = [frozenset()] * len(needs)
+    for index in reversed(by_rank):
+        if needs[index]:
+            closed[index] = frozenset(needs[index]).union(*[closed[needed] for needed in needs[index]])
+    order = ranks.__getitem__
+    return [sorted(closure, key=order) if closure else [] for closure in closed]
+
+
+def _report(needs: list[list[int]], names: Sequence[str], roots: list[int]) -> list[str]:
+    """kmod's walk over what the sort left: it starts from each module that is still needed and not yet explained."""
+    lines: list[str] = []
+    in_cycles: set[int] = set()
+    visited: set[int] = set()
+    budget = _MOST_STEPS
+
+    def explained(index: int) -> None:
+        """Take a module off the list of starts, which then goes on behind it."""
+        nonlocal roots
+        if index in roots:
+            at = roots.index(index)
+            roots = roots[at + 1 :] + roots[:at]
+
+    while roots:
+        root, roots = roots[0], roots[1:]
+        stack: list[tuple[int, ...]] = [(root,)]
+        while stack and budget:
+            budget -= 1
+            path = stack.pop()
+            index = path[-1]
+            if index in visited and index == root:
+                in_cycles.update(path[:-1])
+                lines.append("Cycle detected: " + " -> ".join(names[step] for step in path))
+                for step in path[:-1]:
+                    explained(step)
+                continue
+            visited.add(index)
+            if not needs[index]:
+                explained(index)
+                continue
+            if index in path[:-1]:  # a cycle without the root, told when one of its own modules is the root
+                continue
+            stack += [(*path, needed) for needed in needs[index]]
+    lines.append(f"Found {len(in_cycles)} modules in dependency cycles!")
+    return lines
