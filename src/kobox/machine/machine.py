@@ -1,0 +1,271 @@
+"""The computer: one CPU, flat memory, a clock, interrupts, traps, and the one loop that runs the guest.
+
+It knows nothing of Linux. Whoever builds on it registers traps, raises interrupts, and decides what idle means. Time is
+virtual: it moves by a step per trap, by jumping to the next timer when the guest is idle, and by slices when guest code
+runs without ever trapping.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kobox.errors import GuestError
+from kobox.machine import unicorn_abi as abi
+from kobox.machine.memory import PAGE_SIZE, PhysicalMemory
+from kobox.machine.paging import PageMap
+from kobox.machine.traps import TrapArea
+from kobox.machine.unicorn_abi import GENERAL, REG, Unicorn
+
+RIP, RSP, RAX, RFLAGS = REG["rip"], REG["rsp"], REG["rax"], REG["eflags"]
+IF = 1 << 9
+_CLEARED_ON_ENTRY = IF | 1 << 8 | 1 << 14 | 1 << 16  # IF TF NT RF
+DIVIDE, BREAKPOINT, INVALID_OPCODE, DOUBLE_FAULT, PROTECTION, PAGE_FAULT = 0, 3, 6, 8, 13, 14
+_WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17})
+
+TRAP_STEP_NS = 200
+SLICE_SECONDS = 0.02
+SLICE_NS = 4_000_000
+"""A run of guest code that lasts this much real time without a trap is ended, and that much virtual time has passed."""
+
+
+@dataclass(slots=True)
+class Clock:
+    """Virtual nanoseconds since power-on, and when the guest's one timer is due (None: not set)."""
+
+    now: int = 0
+    deadline: int | None = None
+    slices: list[int] = field(default_factory=list)
+    """The instants at which the watchdog ended a run: all that is not determined by the guest itself."""
+
+
+class Halted(GuestError):
+    """The guest stopped for good: no timer, no interrupt and no work will ever wake it."""
+
+
+class Machine:
+    """``memory_size`` bytes of RAM that the guest is told of, plus kobox's own area behind it."""
+
+    def __init__(self, memory_size: int, own_size: int, own_base: int) -> None:
+        self.memory = PhysicalMemory(memory_size + own_size)
+        self.ram_size = memory_size
+        self.cpu = Unicorn()
+        self.cpu.map_memory(0, self.memory.size, self.memory.host_address)
+        self.pages = PageMap(self.memory, lambda: self.cpu.read(REG["cr3"]))
+        self.cpu.use_page_map(self.pages.fill)
+        self.area = TrapArea(self.pages, own_base, memory_size, own_size)
+        self.clock = Clock()
+        self.pending: list[int] = []
+        """Interrupt vectors that wait for the guest to accept them."""
+        self.idt_base = 0
+        self.on_due: Callable[[], None] = lambda: None
+        """Called when the clock has reached the timer's deadline."""
+        self.on_slice: Callable[[], None] = lambda: None
+        """Called when the watchdog ended a run: the place for time limits."""
+        self.on_fault: Callable[[int, int, int], bool] = lambda vector, code, address: False
+        """A last look before an exception reaches the guest; True: dealt with, RIP is set."""
+        self._vector: int | None = None
+        self._stop_wanted = False
+        self.cpu.on_interrupt(self._note_vector)
+        self._watchdog = _Watchdog(self.cpu)
+        self.traps_taken = 0
+
+    # -- registers and memory -----------------------------------------------------------------------------------
+
+    def registers(self) -> dict[str, int]:
+        """All general registers, rip and rflags by name."""
+        values = {name: self.cpu.read(REG[name]) for name in GENERAL}
+        return values | {"rip": self.cpu.read(RIP), "rflags": self.cpu.read(RFLAGS)}
+
+    def set_registers(self, values: dict[str, int]) -> None:
+        for name, value in values.items():
+            self.cpu.write(REG["eflags" if name == "rflags" else name], value)
+
+    def patch(self, vaddr: int, code: bytes) -> None:
+        """Store code and make sure that no translation of the old bytes survives."""
+        self.pages.write(vaddr, code)
+        self.cpu.forget_code(vaddr, vaddr + len(code))
+
+    # -- the loop -----------------------------------------------------------------------------------------------
+
+    def run(self, done: Callable[[], bool]) -> None:
+        """Run the guest until ``done()`` holds; it is asked after every trap and whenever the guest is idle.
+
+        Raises ``Halted`` when the guest can never go on.
+        """
+        cpu, traps, clock = self.cpu, self.area.traps, self.clock
+        rip = cpu.read(RIP)
+        while True:
+            if clock.deadline is not None and clock.now >= clock.deadline:
+                clock.deadline = None
+                self.on_due()
+            if self.pending and cpu.read(RFLAGS) & IF:
+                rip = self._deliver(self.pending.pop(0), rip, 0)
+            status = self._watchdog.guard(rip)
+            rip = cpu.read(RIP)
+            if status == abi.OK:
+                trap = traps.get(rip)
+                if self._vector is not None:
+                    vector, self._vector = self._vector, None
+                    rip = self._raise(vector, rip)
+                elif trap is not None:
+                    self.traps_taken += 1
+                    clock.now += TRAP_STEP_NS
+                    cpu.write(RIP, trap.resume)
+                    trap.handler()
+                    rip = cpu.read(RIP)
+                    if done():
+                        return
+                elif self._watchdog.take_slice():
+                    clock.now += SLICE_NS
+                    clock.slices.append(clock.now)
+                    self.on_slice()
+                    rip = cpu.read(RIP)
+                elif self._stop_wanted:
+                    self._stop_wanted = False
+                else:
+                    rip = self._idle(rip, done)
+                    if done():
+                        return
+            elif status == abi.INSN_INVALID:
+                rip = self._raise(INVALID_OPCODE, rip)
+            else:
+                rip = self._memory_fault(rip)
+
+    def stop(self) -> None:
+        """From a device or hook: come back to the loop soon."""
+        self._stop_wanted = True
+        self.cpu.stop()
+
+    def interrupt(self, vector: int) -> None:
+        """Queue an interrupt; the guest takes it when its interrupt flag allows."""
+        if vector not in self.pending:
+            self.pending.append(vector)
+
+    def _idle(self, rip: int, done: Callable[[], bool]) -> int:
+        """The guest executed ``hlt`` of its own: wait for the next interrupt, in virtual time."""
+        enabled = bool(self.cpu.read(RFLAGS) & IF)
+        if done():
+            return rip
+        if not enabled:
+            raise Halted(f"the CPU was halted with interrupts off at {rip:#x}")
+        if not self.pending:
+            if self.clock.deadline is None:
+                raise Halted("the guest is idle and no timer is set")
+            self.clock.now = max(self.clock.now, self.clock.deadline)
+        return rip
+
+    # -- exceptions and interrupts ------------------------------------------------------------------------------
+
+    def _note_vector(self, vector: int) -> None:
+        self._vector = vector
+        self.cpu.stop()
+
+    def _memory_fault(self, rip: int) -> int:
+        miss = self.pages.miss
+        page = rip & ~(PAGE_SIZE - 1)
+        if miss.access == "fetch" and miss.page not in (page, page + PAGE_SIZE):
+            raise GuestError(f"the CPU stopped at {rip:#x} for a reason that Unicorn does not tell")
+        address = miss.page
+        if miss.access == "fetch":
+            address = max(rip, miss.page)
+        code = (1 if miss.present else 0) | (2 if miss.access == "write" else 0) | (16 if miss.access == "fetch" else 0)
+        if not _canonical(address):
+            return self._raise(PROTECTION, rip)
+        return self._raise(PAGE_FAULT, rip, code, address)
+
+    def _raise(self, vector: int, rip: int, code: int = 0, address: int = 0) -> int:
+        if self.on_fault(vector, code, address):
+            return self.cpu.read(RIP)
+        if vector == PAGE_FAULT:
+            self.cpu.write(REG["cr2"], address)
+        return self._deliver(vector, rip, code)
+
+    def _deliver(self, vector: int, rip: int, code: int) -> int:
+        """Enter the guest's handler as hardware does (Intel SDM volume 3, 6.14): returns the handler's address."""
+        cpu, pages = self.cpu, self.pages
+        gate = pages.read(self.idt_base + vector * 16, 16)
+        low, _selector, ist, kind, mid, high = struct.unpack("<HHBBHI", gate[:12])
+        handler = low | mid << 16 | high << 32
+        if not kind & 0x80:
+            raise GuestError(f"the guest has no handler for exception {vector} at {rip:#x}")
+        rsp, rflags = cpu.read(RSP), cpu.read(RFLAGS)
+        top = rsp
+        if ist & 7:
+            tss = cpu.read_segment(REG["tr"]).base
+            (top,) = struct.unpack("<Q", pages.read(tss + 36 + (ist & 7) * 8 - 8, 8))
+        frame = [rip, cpu.read(REG["cs"]), rflags, rsp, cpu.read(REG["ss"])]
+        if vector in _WITH_ERROR_CODE:
+            frame.insert(0, code)
+        top = (top & ~15) - len(frame) * 8
+        try:
+            pages.write(top, struct.pack(f"<{len(frame)}Q", *frame))
+        except GuestError:
+            if vector == DOUBLE_FAULT:
+                raise
+            return self._deliver(DOUBLE_FAULT, rip, 0)
+        cpu.write(RSP, top)
+        cpu.write(RFLAGS, rflags & ~_CLEARED_ON_ENTRY if kind & 15 == 14 else rflags & ~(_CLEARED_ON_ENTRY & ~IF))
+        cpu.write(RIP, handler)
+        return handler
+
+    def close(self) -> None:
+        self._watchdog.close()
+        self.cpu.close()
+        self.area = None  # type: ignore[assignment]  # its view of the mailbox must go before the memory does
+        self.pages = None  # type: ignore[assignment]
+        self.memory.close()
+
+
+class _Watchdog:
+    """A thread that ends a run which lasts too long; only such runs are ever touched.
+
+    ``emu_stop`` before ``emu_start`` is lost, so the thread repeats itself until the run has ended.
+    """
+
+    def __init__(self, cpu: Unicorn) -> None:
+        self._cpu = cpu
+        self._started = 0.0
+        self._fired = False
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def guard(self, rip: int) -> int:
+        """Run the guest under watch; returns Unicorn's status."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._watch, name="kobox-watchdog", daemon=True)
+            self._thread.start()
+        self._started = time.monotonic()
+        try:
+            return self._cpu.run(rip)
+        finally:
+            self._started = 0.0
+
+    def take_slice(self) -> bool:
+        """Whether the run that just ended was ended by this watchdog."""
+        fired, self._fired = self._fired, False
+        return fired
+
+    def close(self) -> None:
+        self._closed = True
+        if self._thread is not None:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        pause = SLICE_SECONDS / 2
+        while not self._closed:
+            time.sleep(pause)
+            started = self._started
+            if started and time.monotonic() - started > SLICE_SECONDS:
+                self._fired = True
+                self._cpu.stop()
+                pause = 0.001
+            else:
+                pause = SLICE_SECONDS / 2
+
+
+def _canonical(address: int) -> bool:
+    return address >> 47 in (0, 0x1FFFF)

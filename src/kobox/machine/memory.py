@@ -1,0 +1,118 @@
+"""Guest-physical memory: one flat range of this process's address space, put back to a snapshot by mapping it again.
+
+Everything is addressed physically here; virtual addresses are the business of ``paging``. The range is an anonymous
+mapping at first, and a private mapping of a snapshot file afterwards, so that a reset costs the pages that were written
+and nothing else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Protocol
+
+PAGE_SIZE = 4096
+PAGE_MASK = ~(PAGE_SIZE - 1)
+
+_PROT_RW = 1 | 2
+_MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x02, 0x10, 0x20, 0x4000
+_FAILED = ctypes.c_void_p(-1).value
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (
+    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
+)  # fmt: skip
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+
+
+class Readable(Protocol):
+    """Anything with guest bytes by physical address."""
+
+    def read(self, paddr: int, size: int) -> bytes: ...
+
+
+class PhysicalMemory:
+    """``size`` bytes of RAM from physical address 0. ``bytes`` and ``words`` are live views (1 and 8 bytes a step)."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.host_address = _map(None, size, -1)
+        raw = (ctypes.c_char * size).from_address(self.host_address)
+        self.bytes = memoryview(raw).cast("B")
+        self.words = self.bytes.cast("Q")
+        self._snapshot_fd = -1
+
+    def read(self, paddr: int, size: int) -> bytes:
+        return bytes(self.bytes[paddr : paddr + size])
+
+    def write(self, paddr: int, data: bytes) -> None:
+        self.bytes[paddr : paddr + len(data)] = data
+
+    def use_file(self, path: str | os.PathLike[str]) -> None:
+        """Take the contents of ``path`` (exactly ``size`` bytes, sparse where zero) as the state to reset to."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        if os.fstat(fd).st_size != self.size:
+            os.close(fd)
+            raise ValueError(f"{path}: a snapshot of {os.fstat(fd).st_size} bytes for {self.size} bytes of memory")
+        self.use_fd(fd)
+
+    def use_fd(self, fd: int) -> None:
+        """As ``use_file``; the descriptor becomes this object's own."""
+        if self._snapshot_fd >= 0:
+            os.close(self._snapshot_fd)
+        self._snapshot_fd = fd
+        self.reset()
+
+    def freeze(self) -> None:
+        """Make the present contents the state to reset to, without a file that outlives the process."""
+        fd = os.memfd_create("kobox-snapshot", os.MFD_CLOEXEC)
+        os.ftruncate(fd, self.size)
+        self.save(fd)
+        self.use_fd(fd)
+
+    def save(self, fd: int) -> None:
+        """Write the contents into an empty file of ``size`` bytes, leaving holes where memory is zero."""
+        step = 1 << 20
+        zero = bytes(PAGE_SIZE)
+        blank = bytes(step)
+        for start in range(0, self.size, step):
+            chunk = self.bytes[start : start + step]
+            if chunk == blank[: len(chunk)]:
+                continue
+            run_start = None
+            for off in range(0, len(chunk) + PAGE_SIZE, PAGE_SIZE):
+                used = off < len(chunk) and chunk[off : off + PAGE_SIZE] != zero
+                if used and run_start is None:
+                    run_start = off
+                elif not used and run_start is not None:
+                    os.pwrite(fd, chunk[run_start:off], start + run_start)
+                    run_start = None
+
+    def reset(self) -> None:
+        """Forget every write since the snapshot."""
+        _map(self.host_address, self.size, self._snapshot_fd)
+
+    def close(self) -> None:
+        """Give the memory back. No view may be used afterwards."""
+        if self.host_address:
+            self.words.release()
+            self.bytes.release()
+            _libc.munmap(self.host_address, self.size)
+            self.host_address = 0
+            if self._snapshot_fd >= 0:
+                os.close(self._snapshot_fd)
+                self._snapshot_fd = -1
+
+
+def _map(address: int | None, size: int, fd: int) -> int:
+    flags = _MAP_PRIVATE | _MAP_NORESERVE
+    if address is not None:
+        flags |= _MAP_FIXED
+    if fd < 0:
+        flags |= _MAP_ANONYMOUS
+    got: int | None = _libc.mmap(address, size, _PROT_RW, flags, fd, 0)
+    if got is None or got == _FAILED:
+        error = ctypes.get_errno()
+        raise OSError(error, f"cannot map {size} bytes of guest memory: {os.strerror(error)}")
+    return got

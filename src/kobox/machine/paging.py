@@ -1,0 +1,143 @@
+"""Virtual addresses: the guest's own page tables, walked in Python when Unicorn asks for a page.
+
+Two ranges need no walk: the kernel's direct map of all memory, and the pages that kobox itself owns (trap stubs, mailbox).
+Everything else (kernel text, vmalloc, modules, fixmap, user pages) is what the guest's tables say, so that its own
+``set_memory_ro``, ``vmap``, ``ioremap`` and stack guard pages mean what they mean on hardware. Four-level paging as in the
+Intel SDM, volume 3, chapter 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kobox.errors import GuestError
+from kobox.machine import unicorn_abi as abi
+from kobox.machine.memory import PAGE_MASK, PAGE_SIZE, PhysicalMemory
+
+_PRESENT, _WRITABLE, _USER, _LARGE, _NX = 1, 2, 4, 1 << 7, 1 << 63
+_FRAME = 0x000F_FFFF_FFFF_F000
+
+
+class Miss(NamedTuple):
+    """The last page the CPU was refused: its address, what for (read, write, fetch), and whether it was there."""
+
+    page: int
+    access: str
+    present: bool
+
+
+class PageMap:
+    """Answers the CPU's page requests, and Python's own questions about virtual addresses."""
+
+    def __init__(self, memory: PhysicalMemory, read_root: Callable[[], int]) -> None:
+        self._memory = memory
+        self._read_root = read_root
+        self._words = memory.words
+        self.root = 0
+        """Physical address of the table last used for the kernel half, which all of the guest's tables share."""
+        self.linear_base = 0
+        self.linear_end = 0
+        """The direct map [linear_base, linear_end) of physical memory from 0; equal: none."""
+        self.own: dict[int, tuple[int, int]] = {}
+        """kobox's own pages: virtual page -> (physical page, protection). Guest tables cannot change them."""
+        self.device_start = memory.size
+        """Physical addresses from here on are devices or nothing: never handed out as memory."""
+        self.miss = Miss(0, "read", False)
+        self.requests = 0
+
+    def fill(self, vaddr: int, access: int) -> tuple[int, int] | None:
+        """Serve one page request of the CPU."""
+        self.requests += 1
+        if self.linear_base <= vaddr < self.linear_end:
+            if access not in abi.FETCH_KINDS:
+                return vaddr - self.linear_base, abi.PROT_RW
+            self.miss = Miss(vaddr, "fetch", True)
+            return None
+        found = self.own.get(vaddr) or self.walk(vaddr)
+        if found is not None:
+            need = _NEED.get(access, abi.PROT_READ)
+            if found[1] & need:
+                return found
+        self.miss = Miss(vaddr, _NAMES.get(access, "read"), found is not None)
+        return None
+
+    def walk(self, vaddr: int) -> tuple[int, int] | None:
+        """(physical page, protection) by the guest's tables, or None. No side effects: accessed bits stay as they are."""
+        if vaddr >> 63:
+            found = self._walk(self.root, vaddr)
+            if found is not None:
+                return found
+        root = self._read_root() & _FRAME
+        if vaddr >> 63:
+            if root == self.root:
+                return None
+            self.root = root
+        return self._walk(root, vaddr)
+
+    def _walk(self, table: int, vaddr: int) -> tuple[int, int] | None:
+        words = self._words
+        limit = self._memory.size
+        writable, no_execute = _WRITABLE, 0
+        for shift in (39, 30, 21, 12):
+            if table >= limit:
+                return None
+            entry = words[(table >> 3) + ((vaddr >> shift) & 511)]
+            if not entry & _PRESENT:
+                return None
+            writable &= entry
+            no_execute |= entry & _NX
+            if shift == 12 or (entry & _LARGE and shift != 39):
+                span = (1 << shift) - 1
+                paddr = (entry & _FRAME & ~span) | (vaddr & span & PAGE_MASK)
+                protection = abi.PROT_READ | (abi.PROT_WRITE if writable else 0) | (0 if no_execute else abi.PROT_EXEC)
+                return paddr, protection
+            table = entry & _FRAME
+        return None
+
+    def physical(self, vaddr: int) -> int | None:
+        """Physical address of a virtual one, whatever its protection; None where nothing is mapped."""
+        if self.linear_base <= vaddr < self.linear_end:
+            return vaddr - self.linear_base
+        page = vaddr & PAGE_MASK
+        found = self.own.get(page) or self.walk(page)
+        return None if found is None else found[0] | (vaddr & (PAGE_SIZE - 1))
+
+    def executable(self, vaddr: int) -> bool:
+        """Whether code may be fetched there."""
+        page = vaddr & PAGE_MASK
+        found = self.own.get(page) or self.walk(page)
+        return found is not None and bool(found[1] & abi.PROT_EXEC)
+
+    def read(self, vaddr: int, size: int) -> bytes:
+        """Guest bytes by virtual address; ``GuestError`` names the first page that is not there."""
+        return b"".join(bytes(self._memory.bytes[p : p + n]) for p, n in self._spans(vaddr, size))
+
+    def write(self, vaddr: int, data: bytes | bytearray | memoryview) -> None:
+        """Store bytes whatever the page's protection (kobox is below the guest's rules)."""
+        done = 0
+        for paddr, count in self._spans(vaddr, len(data)):
+            self._memory.bytes[paddr : paddr + count] = bytes(data[done : done + count])
+            done += count
+
+    def _spans(self, vaddr: int, size: int) -> list[tuple[int, int]]:
+        spans = []
+        while size > 0:
+            paddr = self.physical(vaddr)
+            if paddr is None or paddr >= self._memory.size:
+                raise GuestError(f"no memory at guest address {vaddr:#x}")
+            if self.linear_base <= vaddr < self.linear_end:
+                count = min(size, self._memory.size - paddr)
+            else:
+                count = min(size, PAGE_SIZE - (vaddr & (PAGE_SIZE - 1)))
+            spans.append((paddr, count))
+            vaddr += count
+            size -= count
+        return spans
+
+
+_NEED = {
+    **dict.fromkeys(abi.FETCH_KINDS, abi.PROT_EXEC),
+    **dict.fromkeys(abi.WRITE_KINDS, abi.PROT_WRITE),
+}
+_NAMES = {**dict.fromkeys(abi.FETCH_KINDS, "fetch"), **dict.fromkeys(abi.WRITE_KINDS, "write")}
