@@ -28,7 +28,7 @@ def hello() -> KoBuilder:
 def test_code_constants_and_data_of_core_each_start_on_a_page() -> None:
     view, layout = planned(hello().text().rodata(b"r" * 8).data(b"d" * 8))
     core = layout.regions["core"]
-    assert (core.text_size, core.ro_size, core.ro_after_init_size, core.size) == (0x1000, 0x2000, 0x2000, 0x3000)
+    assert (core.text_size, core.ro_size, core.ro_after_init_size, core.size) == (0x1000, 0x2000, 0x2000, 0x4000)
     assert layout.places[view.find(".rodata")] == Place("core", 0x1000)
     data = layout.places[view.find(".data")]
     assert data is not None

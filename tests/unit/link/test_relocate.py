@@ -60,7 +60,7 @@ def test_a_zero_extended_value_fits_up_to_its_edges(value: int) -> None:
 
 @pytest.mark.parametrize("value", [1 << 32, U64])
 def test_a_zero_extended_value_past_its_edges_is_an_overflow(value: int) -> None:
-    with pytest.raises(RelocationRefused, match="R_X86_64_32 at .text"):
+    with pytest.raises(RelocationRefused, match=r"R_X86_64_32 at \.text"):
         relocated(R_X86_64.ABS32, value)
 
 
@@ -143,7 +143,7 @@ def test_an_unknown_type_is_refused_by_its_number() -> None:
 
 
 def test_a_type_that_only_looks_known_in_its_low_byte_is_unknown() -> None:
-    with pytest.raises(RelocationRefused, match="Unknown rela relocation: 257|0x101"):
+    with pytest.raises(RelocationRefused, match="0x101"):
         chain(hello().reloc(".text", 0, 257, "target"), {"target": 0}).relocate()
 
 
