@@ -393,8 +393,8 @@ _RENDER: dict[Kind, Callable[[Type, str], str]] = {
 
 
 class Btf:
-    """Types by number and by name. ``data`` is bytes or a mapping; the BTF is ``size`` bytes at ``start``. ``tables`` of
-    an earlier one over the same bytes make start instant; without them the types are walked once (a module's takes
+    """Types by number and by name. ``data`` is bytes or a mapping; the BTF is ``size`` bytes at ``start``. ``tables``
+    of an earlier one over the same bytes make start instant; without, the types are walked once (a module's takes
     milliseconds). ``base`` is the kernel's for a module's split BTF."""
 
     def __init__(

@@ -53,7 +53,7 @@ class KernelSection:
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Where everything is. ``virt_base`` is virtual minus physical address of the kernel map; ``flat_size`` bytes of
-    flat file begin at physical address ``phys_base``. ``percpu`` is the segment linked at 0, None where there is none."""
+    flat file begin at physical address ``phys_base``. ``percpu`` is the segment linked at 0, or None."""
 
     entry: int
     phys_base: int
