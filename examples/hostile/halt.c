@@ -5,7 +5,6 @@
  * With interrupts on, the processor sleeps until the next one and goes on: harmless. With irqs_off=1 nothing wakes it any more.
  */
 #include <linux/init.h>
-#include <linux/irqflags.h>
 #include <linux/module.h>
 
 static bool irqs_off;
@@ -16,7 +15,7 @@ static int __init halt_init(void)
 {
 	pr_info("halt: good night\n");
 	if (irqs_off)
-		local_irq_disable();
+		asm volatile("cli" : : : "memory");
 	asm volatile("hlt");
 	pr_info("halt: good morning\n");
 	return 0;

@@ -6,7 +6,6 @@
  * lockup). With irqs_off=1 not even the timer interrupt gets through. spin_time.c looks at the clock meanwhile.
  */
 #include <linux/init.h>
-#include <linux/irqflags.h>
 #include <linux/module.h>
 
 static bool irqs_off;
@@ -23,7 +22,7 @@ static int __init spin_init(void)
 {
 	pr_info("spin: round and round\n");
 	if (irqs_off)
-		local_irq_disable();
+		asm volatile("cli" : : : "memory");
 	spin();
 	return 0;
 }
