@@ -132,7 +132,7 @@ class KoBuilder:
 
     def reloc(self, section: str, offset: int, type: int, symbol: str, addend: int = 0) -> Self:
         """A relocation of ``section``. An unknown symbol becomes an undefined one, a section's name its symbol."""
-        if symbol not in self._symbols and not symbol.startswith("."):
+        if symbol not in self._symbols and symbol not in self._sections:
             self.undefined(symbol)
         self._sections[section].relocs.append((offset, type, symbol, addend))
         return self
