@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from errno import ENOENT
 
 from kobox.cli.gnu_getopt import GetoptError, Long, getopt_long
 from kobox.cli.kmod_face import Console, Stop, Where, binary_safe_output, print_json, version_lines
@@ -15,9 +15,6 @@ from kobox.depot.resolve import Resolver, is_path
 from kobox.depot.targets import IGNORE_MODVERSIONS, IGNORE_VERMAGIC, How, RootTarget, Target, insert, remove
 from kobox.depot.tree import ModuleTree, releases
 from kobox.errors import BadFile, UsageError
-
-if TYPE_CHECKING:
-    from kobox.ko import KernelModule
 
 EPILOG = "example: kobox modprobe --root /mnt -S 6.1.0-56-amd64 --show-depends btrfs"
 
@@ -147,7 +144,7 @@ def _main(argv: list[str], console: Console, target: Target | None, root: str | 
     if request.action == "config":
         _show_config(config, tree, console, request.json)
         return 0
-    if request.action in ("modversions", "exports"):
+    if request.action in ("modversions", "symbols"):
         return _show_symbols(request, operands[0], Resolver(config, tree), console)
     return _run(request, operands, Resolver(config, tree), target or _target(where), console)
 
@@ -252,7 +249,7 @@ _OPTIONS: dict[str, _Option] = {
     "D": _flag(ignore_loaded=True, dry_run=True, show=True),
     "c": _flag(action="config"),
     "show-modversions": _flag(action="modversions"),
-    "show-exports": _flag(action="exports"),
+    "show-exports": _flag(action="symbols"),
     "n": _flag(dry_run=True),
     "C": _add_config,
     "d": _text("dirname"),
@@ -397,7 +394,7 @@ def _insert(
 
 def _not_found(name: str, resolver: Resolver, how: How) -> int:
     how.say(how.complaint_level, f"Module {name} not found in directory {resolver.tree.directory}")
-    return -2
+    return -ENOENT
 
 
 def _remove(
@@ -414,7 +411,7 @@ def _remove(
         how.say("ERROR", complaint.text)
     if not plan.removals:
         how.say(how.complaint_level, f"Module {name} not found.")
-        return -2
+        return -ENOENT
     if request.json:
         plans.append(remove_plan_json(plan))
     return remove(plan, target, how)
@@ -462,19 +459,23 @@ def _fact_json(fact: object) -> dict[str, object]:
 
 
 def _show_symbols(request: _Request, name: str, resolver: Resolver, console: Console) -> int:
+    from kobox.depot.symbol_versions import exported_versions, needed_versions
     from kobox.ko import read_module
 
     paths = [name] if is_path(name) or os.path.exists(name) else _paths_of(name, resolver)
-    if not paths:
+    if not paths or not os.path.exists(paths[0]):
         console.say("FATAL", f"Module {name} not found.")
         return 1
-    what = _modversions if request.action == "modversions" else _exports
     found: list[dict[str, object]] = []
     for path in paths:
         try:
-            symbols = what(read_module(path))
+            module = read_module(path)
         except BadFile as error:
             console.say("FATAL", f"could not get {request.action} of {name}: {error}")
+            return 1
+        symbols = needed_versions(module) if request.action == "modversions" else exported_versions(module)
+        if symbols is None:
+            console.say("FATAL", f"could not get {request.action} of {name}: {os.strerror(ENOENT)}")
             return 1
         found.append({"path": path, "symbols": [{"name": symbol, "crc": crc} for symbol, crc in symbols]})
         if not request.json:
@@ -487,11 +488,3 @@ def _show_symbols(request: _Request, name: str, resolver: Resolver, console: Con
 def _paths_of(name: str, resolver: Resolver) -> list[str]:
     found = (resolver.tree.find(module) for module, _ in resolver.lookup(name))
     return [path for path in found if path is not None]
-
-
-def _modversions(module: KernelModule) -> list[tuple[str, int]]:
-    return list(module.versions.items())
-
-
-def _exports(module: KernelModule) -> list[tuple[str, int]]:
-    return [(export.name, export.crc or 0) for export in module.exports]
