@@ -1,0 +1,260 @@
+"""The replayer against a kernel that plays a recording back: it agrees with itself, and sees every change."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tools.playback import Playback
+from tools import replay_golden
+from tools.golden_compare import normal_log, normal_text, tree_delta
+from tools.golden_files import CaseFiles, Unavailable
+from tools.golden_kernel import Entry, Record, delete_flags, errno_name
+
+HELLO = "/sys/module/hello"
+
+
+def step(action: str, args: dict[str, Any], **more: Any) -> dict[str, Any]:
+    plain = {
+        "action": action,
+        "args": args,
+        "ret": 0,
+        "errno": "OK",
+        "errno_num": 0,
+        "dmesg": [],
+        "proc_modules": [],
+        "sysfs": {},
+        "sysfs_kind": "delta",
+        "tainted_before": 12288,
+        "tainted_after": 12288,
+    }
+    return plain | more
+
+
+def recording() -> dict[str, Any]:
+    """A load, a look, a refused write, an unload: one of everything that is compared."""
+    line = "hello 16384 0 - Live 0xADDR (OE)"
+    tree = {
+        HELLO: {"type": "dir", "mode": "0755"},
+        f"{HELLO}/refcnt": {"type": "file", "mode": "0444", "content": "0\n"},
+        f"{HELLO}/notes/.note": {"type": "file", "mode": "0444", "content_hex": "0004"},
+        f"{HELLO}/holders/user": {"type": "link", "target": "../../user"},
+        f"{HELLO}/parameters/odd": {"type": "file", "mode": "0644", "read_errno": 1},
+    }
+    log = [{"level": 4, "text": "hello: loading"}, {"level": 6, "text": "hello: init"}]
+    return {
+        "id": "hello",
+        "group": "basic",
+        "desc": "",
+        "stable": True,
+        "kernel_crash": False,
+        "boot_args": "",
+        "watch": ["hello"],
+        "steps": [
+            step(
+                "finit_module",
+                {"file": "ko/hello.ko", "params": "", "flags": 0},
+                tainted_before=0,
+                dmesg=log,
+                uevents=[["add@/module/hello", "ACTION=add", "DEVPATH=/module/hello"]],
+                proc_modules=[line],
+                sysfs=tree,
+                sysfs_kind="full",
+            ),
+            step("read", {"path": "/proc/modules"}, ret=45, output=line + "\n", proc_modules=[line]),
+            step("tree", {"path": "/sys/kernel/x"}, tree={"/sys/kernel/x": {"type": "dir"}}, proc_modules=[line]),
+            step("kallsyms", {"module": "hello"}, kallsyms=["ADDR t init [hello]"], proc_modules=[line]),
+            step(
+                "write",
+                {"path": f"{HELLO}/refcnt", "data": "1"},
+                ret=-2,
+                errno="EACCES",
+                errno_num=13,
+                open_failed=True,
+                proc_modules=[line],
+                sysfs={f"{HELLO}/refcnt": {"type": "file", "mode": "0444", "content": "1\n"}},
+            ),
+            step(
+                "delete_module",
+                {"name": "hello", "flags": ["O_NONBLOCK"]},
+                dmesg=[{"level": 6, "text": "hello: exit"}],
+                sysfs_removed_roots=[HELLO],
+            ),
+        ],
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "ko").mkdir()
+    (tmp_path / "ko/hello.ko").write_bytes(b"not looked at")
+    return tmp_path
+
+
+def replay(recorded: dict[str, Any], played: dict[str, Any], folder: Path) -> replay_golden.Outcome:
+    return replay_golden.run_case(recorded, lambda boot_args: Playback(played), folder, None)
+
+
+def test_a_recording_played_back_agrees_with_itself(folder: Path) -> None:
+    outcome = replay(recording(), recording(), folder)
+    assert (outcome.differences, outcome.broken, outcome.waits) == ([], "", "")
+    assert outcome.agrees
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "field"),
+    [
+        (1, {"errno_num": 22, "errno": "EINVAL", "ret": -1}, "errno"),
+        (1, {"ret": 3}, "ret"),
+        (1, {"dmesg": [{"level": 4, "text": "hello: loading"}, {"level": 5, "text": "hello: init"}]}, "dmesg"),
+        (1, {"dmesg": []}, "dmesg"),
+        (1, {"uevents": []}, "uevents"),
+        (1, {"proc_modules": ["hello 16384 1 - Live 0xADDR (OE)"]}, "proc_modules"),
+        (1, {"tainted_after": 4096}, "tainted_after"),
+        (2, {"tainted_before": 0}, "tainted_before"),
+        (1, {"killed_by_signal": 9}, "killed_by_signal"),
+        (1, {"hung": True}, "hung"),
+        (1, {"guest_died": True}, "kernel died"),
+        (2, {"output": "nothing"}, "output"),
+        (3, {"tree": {}}, "tree /sys/kernel/x"),
+        (4, {"kallsyms": []}, "kallsyms"),
+        (5, {"open_failed": False}, "ret"),
+        (5, {"sysfs": {}}, f"sysfs {HELLO}/refcnt"),
+        (6, {"sysfs_removed_roots": [f"{HELLO}/refcnt"]}, "sysfs removed"),
+    ],
+)
+def test_any_other_answer_is_a_difference(number: int, change: dict[str, Any], field: str, folder: Path) -> None:
+    played = recording()
+    played["steps"][number - 1] |= change
+    outcome = replay(recording(), played, folder)
+    assert field in [difference.field for difference in outcome.differences if difference.step == number]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"type": "dir", "mode": "0755"},
+        {"type": "file", "mode": "0644", "content": "0\n"},
+        {"type": "file", "mode": "0444", "content": "1\n"},
+        {"type": "file", "mode": "0444", "read_errno": 5},
+    ],
+)
+def test_type_mode_content_and_errno_of_a_sysfs_file_count(changed: dict[str, Any], folder: Path) -> None:
+    played = recording()
+    played["steps"][0]["sysfs"][f"{HELLO}/refcnt"] = changed
+    outcome = replay(recording(), played, folder)
+    assert f"sysfs {HELLO}/refcnt" in [difference.field for difference in outcome.differences]
+
+
+def test_a_crash_of_the_real_kernel_may_be_a_refusal_here(folder: Path) -> None:
+    recorded = recording()
+    recorded["kernel_crash"] = True
+    recorded["steps"][0] |= {"killed_by_signal": 9, "ret": None, "errno": None, "errno_num": None}
+    refused = recording()
+    refused["steps"][0] |= {"ret": -1, "errno": "ENOEXEC", "errno_num": 8}
+    assert replay(recorded, refused, folder).agrees
+    assert not replay(recorded, recording(), folder).agrees
+    recorded["group"] = "oops"
+    assert not replay(recorded, refused, folder).agrees
+
+
+def test_a_case_that_two_recordings_answer_differently_needs_only_run(folder: Path) -> None:
+    recorded = recording() | {"stable": False}
+    played = recording()
+    played["steps"][0]["tainted_after"] = 1
+    assert replay(recorded, played, folder).agrees
+
+
+def test_what_breaks_in_the_kernel_is_an_outcome_and_names_its_place(folder: Path) -> None:
+    played = recording()
+    played["steps"] = []
+    outcome = replay(recording(), played, folder)
+    assert outcome.broken.startswith("IndexError")
+    assert "playback.py" in outcome.broken
+
+
+def test_cases_with_a_shell_or_request_module_wait(folder: Path) -> None:
+    with_shell = recording()
+    with_shell["steps"].append(step("sh", {"cmd": "true"}))
+    requesting = recording() | {"group": "reqmod"}
+    results = [replay(case, case, folder) for case in (with_shell, requesting, recording())]
+    assert replay_golden.summary(results) == "1 of 1 agree; 2 wait: 1 for a shell, 1 for request_module"
+
+
+def test_only_selects_by_part_of_the_name_or_by_group(folder: Path) -> None:
+    cases = [recording(), recording() | {"id": "other", "group": "hellos"}]
+    (folder / "golden.json").write_text(json.dumps(cases))
+    assert [case["id"] for case in replay_golden.load_cases(folder, "ell")] == ["hello"]
+    assert [case["id"] for case in replay_golden.load_cases(folder, "basic|hellos")] == ["hello", "other"]
+
+
+def test_a_missing_directory_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert replay_golden.main([str(tmp_path / "none")]) == 2
+    assert "golden.json" in capsys.readouterr().err
+
+
+def test_the_help_names_every_normaliser(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        replay_golden.main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("addresses", "process ids", "load order", "oops dumps", "console"))
+
+
+def test_addresses_and_process_ids_are_normalised_and_nothing_like_them() -> None:
+    assert normal_text("at 0xffffffffc0123456 of ffff888001234567") == "at 0xADDR of ADDR"
+    assert normal_text("CPU: 0 PID: 123 Comm: kload") == "CPU: 0 PID: N Comm: kload"
+    assert normal_text("0x00beef 123 deadbeef RAX: 0000000000000016") == "0x00beef 123 deadbeef RAX: 0000000000000016"
+
+
+def test_an_oops_keeps_what_happened_where_and_loses_its_dumps() -> None:
+    lines = [
+        "BUG: kernel NULL pointer dereference, address: 0000000000000000",
+        "PGD ADDR P4D ADDR PUD ADDR PMD 0 ",
+        "RIP: 0010:i+0x18/0x1000 [oops]",
+        "RAX: 0000000000000016 RBX: ADDR RCX: ADDR",
+        "Call Trace:",
+        " <TASK>",
+        " ? do_one_initcall+0x59/0x220",
+        "RIP: 0033:0x43fa79",
+        " </TASK>",
+        "Modules linked in: oops(OE+)",
+    ]
+    kept = [text for _, text in normal_log(Record(4, line) for line in lines)]
+    assert kept == [lines[0], lines[2], lines[4], lines[9]]
+
+
+def test_a_delta_has_what_is_new_or_changed_and_the_topmost_names_gone() -> None:
+    before = {"/a": Entry("dir"), "/a/x": Entry("file", content=b"1"), "/b": Entry("dir"), "/b/y": Entry("file")}
+    after = {"/a": Entry("dir"), "/a/x": Entry("file", content=b"2"), "/c": Entry("dir")}
+    assert tree_delta(before, after) == ({"/a/x": after["/a/x"], "/c": after["/c"]}, ["/b"])
+
+
+def test_flags_and_errno_have_the_recording_s_names() -> None:
+    assert delete_flags(["O_NONBLOCK", "O_TRUNC"]) == 0o5000
+    assert delete_flags(["0x10"]) == 16
+    assert [errno_name(number) for number in (22, 95, 512, 517, 4095)] == [
+        "EINVAL",
+        "ENOTSUP",
+        "ERESTARTSYS",
+        "EPROBE_DEFER",
+        "E4095",
+    ]
+
+
+def test_a_file_nobody_has_says_so(folder: Path) -> None:
+    files = CaseFiles(folder, None, {"ko/made.ko": "image:x.ko: turned upside down"})
+    assert files("ko/hello.ko") == b"not looked at"
+    for name in ("ko/none.ko", "image:x.ko", "ko/made.ko"):
+        with pytest.raises(Unavailable):
+            files(name)
+
+
+def test_the_recording_itself_is_never_changed(folder: Path) -> None:
+    case = recording()
+    kept = copy.deepcopy(case)
+    replay(case, recording(), folder)
+    assert case == kept

@@ -1,0 +1,199 @@
+"""Comparing what a kernel did with what was recorded: the normalisers, and the differences between two steps.
+
+What is not named in ``NORMALISERS`` is compared as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tools.golden_kernel import Answer, Entry, Record, errno_name
+
+NORMALISERS = """\
+addresses       kernel addresses (0xffff..., ffff...) read 0xADDR, ADDR
+process ids     in "PID: N"
+load order      the SEQNUM of uevents
+oops dumps      of registers, code bytes, page tables, stack and call trace only the headings are compared, of
+                the machine's name nothing; what oopsed, where, which modules, which taint: compared
+console         lines that a dying kernel left on its console have no level to compare
+"""
+
+_ADDRESS = re.compile(r"0x[89a-f][0-9a-f]{15}\b")
+_BARE_ADDRESS = re.compile(r"(?<![0-9a-fx])[89a-f][0-9a-f]{15}(?![0-9a-f])")
+_PID = re.compile(r"\bPID: \d+")
+_REGISTERS = re.compile(r"^(RSP|RAX|RDX|RBP|R10|R13|FS|CS|CR2|DR0|DR3|PKRU|Code|PGD|Hardware name|RIP: 0033)\b")
+_STACK_ENTRY = re.compile(r"^ (\? )?[\w.]+\+0x[0-9a-f]+/0x[0-9a-f]+|^ </?(TASK|IRQ|NMI|#DF|EOE|SOFTIRQ)>|^ <\w+>")
+_TRACE = "Call Trace:"
+
+
+def normal_text(text: str) -> str:
+    text = _PID.sub("PID: N", text)
+    return _BARE_ADDRESS.sub("ADDR", _ADDRESS.sub("0xADDR", text))
+
+
+def normal_log(records: Iterable[Record]) -> list[tuple[int | None, str]]:
+    """Log lines as they are compared: dumps reduced to their headings."""
+    kept: list[tuple[int | None, str]] = []
+    for record in records:
+        text = normal_text(record.text)
+        if _REGISTERS.match(text) or _STACK_ENTRY.match(text):
+            continue
+        kept.append((record.level, text))
+    return kept
+
+
+def normal_uevents(messages: Iterable[Iterable[str]]) -> list[list[str]]:
+    return [[line for line in message if not line.startswith("SEQNUM=")] for message in messages]
+
+
+def normal_entry(entry: Entry) -> Entry:
+    content = entry.content
+    if content is not None:
+        content = normal_text(content.decode("latin-1")).encode("latin-1")
+    return Entry(entry.type, entry.mode, content, entry.target, entry.read_errno)
+
+
+def recorded_entry(raw: Mapping[str, Any]) -> Entry:
+    """An entry of a recording's sysfs or tree."""
+    content = None
+    if "content" in raw:
+        content = raw["content"].encode("latin-1", "surrogateescape")
+    elif "content_hex" in raw:
+        content = bytes.fromhex(raw["content_hex"])
+    mode = int(raw["mode"], 8) if "mode" in raw else None
+    number = raw.get("read_errno")
+    return Entry(raw["type"], mode, content, raw.get("target"), number)
+
+
+def tree_delta(before: Mapping[str, Entry], after: Mapping[str, Entry]) -> tuple[dict[str, Entry], list[str]]:
+    """What is new or changed, and the topmost names that are gone."""
+    changed = {path: entry for path, entry in after.items() if before.get(path) != entry}
+    gone = sorted(path for path in before if path not in after)
+    roots: list[str] = []
+    for path in gone:
+        if not any(path.startswith(root + "/") for root in roots):
+            roots.append(path)
+    return changed, roots
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything seen of one step, as a recording has it."""
+
+    answer: Answer
+    tainted_before: int | None
+    tainted_after: int | None
+    log: list[Record]
+    uevents: list[list[str]]
+    proc_modules: list[str] | None
+    sysfs: dict[str, Entry]
+    removed: list[str]
+    tree: dict[str, Entry] | None = None
+    kallsyms: list[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """``field`` of step number ``step`` (from 1) is ``got``, where ``wanted`` was recorded."""
+
+    step: int
+    action: str
+    field: str
+    wanted: str
+    got: str
+
+    def __str__(self) -> str:
+        return f"step {self.step} {self.action}: {self.field}: recorded {self.wanted}, got {self.got}"
+
+
+def compare_step(number: int, step: Mapping[str, Any], seen: Observed) -> list[Difference]:
+    """Every difference between a recorded step and what was seen of it."""
+    found: list[Difference] = []
+
+    def check(field: str, wanted: object, got: object) -> None:
+        if wanted != got:
+            found.append(Difference(number, step["action"], field, repr(wanted), repr(got)))
+
+    died = bool(step.get("guest_died") or step.get("guest_hung"))
+    answer = seen.answer
+    check("tainted_before", step["tainted_before"], seen.tainted_before)
+    check("kernel died", died, answer.died)
+    check("killed_by_signal", step.get("killed_by_signal"), answer.killed_by)
+    check("hung", bool(step.get("hung")), answer.hung)
+    check("dmesg", *_logs(step, seen, with_levels="dmesg_from" not in step))
+    if died or answer.died:
+        return found
+    check("errno", step["errno"], answer.errno_name if _returned(answer) else None)
+    check("ret", step["ret"], _returned_value(answer))
+    if "output" in step:
+        got = None if answer.output is None else normal_text(answer.output.decode("latin-1"))
+        check("output", normal_text(step["output"]), got)
+    if "value" in step:
+        check("value", step["value"], answer.value)
+    if "tree" in step:
+        wanted_tree = {path: normal_entry(recorded_entry(raw)) for path, raw in step["tree"].items()}
+        found += _entries(number, step["action"], "tree", wanted_tree, seen.tree or {})
+    if "kallsyms" in step:
+        check("kallsyms", step["kallsyms"], [normal_text(line) for line in seen.kallsyms or []])
+    check("uevents", normal_uevents(step.get("uevents", [])), normal_uevents(seen.uevents))
+    if step["proc_modules"] is not None or step.get("modules_locked"):
+        modules = None if seen.proc_modules is None else [normal_text(line) for line in seen.proc_modules]
+        check("proc_modules", None if step.get("modules_locked") else step["proc_modules"], modules)
+    if step.get("sysfs_kind") in ("full", "delta"):
+        wanted_sysfs = {path: normal_entry(recorded_entry(raw)) for path, raw in step["sysfs"].items()}
+        found += _entries(number, step["action"], "sysfs", wanted_sysfs, seen.sysfs)
+        if step["sysfs_kind"] == "delta":
+            check("sysfs removed", step.get("sysfs_removed_roots", []), seen.removed)
+    check("tainted_after", step["tainted_after"], seen.tainted_after)
+    return found
+
+
+def _entries(
+    number: int, action: str, field: str, wanted: Mapping[str, Entry], got: Mapping[str, Entry]
+) -> list[Difference]:
+    found = []
+    for path in sorted(wanted.keys() | got.keys()):
+        left = wanted.get(path)
+        right = normal_entry(got[path]) if path in got else None
+        if left != right:
+            found.append(Difference(number, action, f"{field} {path}", _entry_text(left), _entry_text(right)))
+    return found
+
+
+def _entry_text(entry: Entry | None) -> str:
+    if entry is None:
+        return "nothing"
+    if entry.type == "link":
+        return f"link to {entry.target}"
+    parts = [entry.type]
+    if entry.mode is not None:
+        parts.append(f"{entry.mode:04o}")
+    if entry.content is not None:
+        parts.append(repr(entry.content))
+    if entry.read_errno is not None:
+        parts.append(f"read answers {errno_name(entry.read_errno)}")
+    return " ".join(parts)
+
+
+def _logs(step: Mapping[str, Any], seen: Observed, with_levels: bool) -> tuple[object, object]:
+    wanted = normal_log(Record(line.get("level"), line["text"]) for line in step["dmesg"])
+    got = normal_log(seen.log)
+    if with_levels:
+        return wanted, got
+    return [text for _, text in wanted], [text for _, text in got]
+
+
+def _returned(answer: Answer) -> bool:
+    return answer.killed_by is None and not answer.hung and answer.value is not None
+
+
+def _returned_value(answer: Answer) -> int | None:
+    """What the C library's wrapper returned: -1 for an error the kernel names, -2 where the recorder could not open."""
+    if not _returned(answer) or answer.value is None:
+        return None
+    if not answer.opened:
+        return -2
+    return -1 if -4095 <= answer.value < 0 else answer.value

@@ -1,0 +1,274 @@
+"""Replay recorded module loads through kobox and compare every answer: ``python -m tools.replay_golden DIR``.
+
+DIR holds ``golden.json`` (the cases) and ``ko/`` (the modules). Each case gets a freshly booted kernel with the case's
+command line, its steps are made one after the other, and everything the recording holds is compared: errno and return
+value, log text and levels, sysfs, /proc/modules, uevents, taint. The last line is ``N of M agree``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import re
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tools.golden_compare import NORMALISERS, Difference, Observed, compare_step, tree_delta
+from tools.golden_files import CaseFiles, Unavailable
+from tools.golden_kernel import Answer, Entry, Files, GoldenKernel, perform
+
+CASE_SECONDS = 60
+LENIENT = """\
+A case that the real kernel did not survive (kernel_crash), outside of the group oops: from the step of the crash on,
+a clean refusal or any crash agrees. A case whose recordings differ among themselves (stable is not true) needs only
+run."""
+Case = Mapping[str, Any]
+Boot = Callable[[str], GoldenKernel]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one case. ``waits`` says why it was not tried, ``broken`` what went wrong in kobox itself."""
+
+    id: str
+    group: str
+    differences: list[Difference] = field(default_factory=list)
+    waits: str = ""
+    broken: str = ""
+    seconds: float = 0.0
+
+    @property
+    def agrees(self) -> bool:
+        return not (self.differences or self.waits or self.broken)
+
+
+def waits_for(case: Case) -> str:
+    """Why a case cannot be tried yet: it needs a shell or modprobe inside the kernel."""
+    if case["group"] == "reqmod":
+        return "request_module"
+    if any(step["action"] == "sh" for step in case["steps"]):
+        return "a shell"
+    return ""
+
+
+def replay_case(case: Case, kernel: GoldenKernel, files: Files) -> list[Difference]:
+    """Make every step of a case on ``kernel`` and return all differences."""
+    watched = [f"/sys/module/{name}" for name in case["watch"]]
+    lenient = case["kernel_crash"] and case["group"] != "oops"
+    differences: list[Difference] = []
+    kernel.uevents()
+    for number, step in enumerate(case["steps"], 1):
+        kernel.log()
+        # The recorder read the watched files before and after each call: parameters with a get of their own log that.
+        before = _trees(kernel, watched)
+        seen = _observe(kernel, step, files, watched, before)
+        crashed = bool(step.get("killed_by_signal") or step.get("hung") or step.get("guest_died"))
+        if lenient and (crashed or step.get("guest_hung")):
+            if not _crashed_or_refused(seen.answer):
+                text = f"{seen.answer.errno_name}, and nothing happened"
+                differences.append(Difference(number, step["action"], "outcome", "a crash", text))
+            break
+        differences += compare_step(number, step, seen)
+        if seen.answer.died:
+            break
+    return [] if case["stable"] is not True else differences
+
+
+def _crashed_or_refused(answer: Answer) -> bool:
+    if answer.killed_by is not None or answer.hung or answer.died:
+        return True
+    return answer.value is not None and -4095 <= answer.value < 0
+
+
+def _observe(
+    kernel: GoldenKernel,
+    step: Mapping[str, Any],
+    files: Files,
+    watched: Sequence[str],
+    before: Mapping[str, Entry],
+) -> Observed:
+    action, args = step["action"], step["args"]
+    tainted_before = kernel.tainted()
+    tree = kallsyms = None
+    if action == "tree":
+        tree, answer = kernel.tree(args["path"]), Answer(0)
+    elif action == "kallsyms":
+        kallsyms, answer = kernel.kallsyms(args["module"]), Answer(0)
+    else:
+        answer = perform(kernel, action, args, files)
+    if answer.died:
+        return Observed(answer, tainted_before, None, kernel.log(), [], None, {}, [])
+    uevents = kernel.uevents()
+    modules = kernel.proc_modules()
+    after = _trees(kernel, watched)
+    changed, removed = tree_delta(before, after)
+    sysfs = dict(after) if step.get("sysfs_kind") == "full" else changed
+    tainted = kernel.tainted()
+    return Observed(answer, tainted_before, tainted, kernel.log(), uevents, modules, sysfs, removed, tree, kallsyms)
+
+
+def _trees(kernel: GoldenKernel, paths: Sequence[str]) -> dict[str, Entry]:
+    found: dict[str, Entry] = {}
+    for path in paths:
+        found |= kernel.tree(path)
+    return found
+
+
+# One worker
+
+
+class _TooLong(Exception):
+    pass
+
+
+def _alarm(signum: int, frame: object) -> None:
+    raise _TooLong
+
+
+def run_case(case: Case, boot: Boot, root: Path, modules: Path | None) -> Outcome:
+    """Replay one case; what breaks inside kobox becomes part of the outcome."""
+    waits = waits_for(case)
+    if waits:
+        return Outcome(case["id"], case["group"], waits=waits)
+    began = time.perf_counter()
+    files = Files(CaseFiles(root, modules, case.get("recipes") or {}))
+    differences: list[Difference] = []
+    broken = ""
+    previous = signal.signal(signal.SIGALRM, _alarm)
+    signal.alarm(CASE_SECONDS)
+    try:
+        differences = replay_case(case, boot(case["boot_args"]), files)
+    except Unavailable as missing:
+        waits = str(missing)
+    except _TooLong:
+        broken = f"not done after {CASE_SECONDS} s"
+    except Exception as error:  # noqa: BLE001 - one broken case must not end the run
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        broken = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+    return Outcome(case["id"], case["group"], differences, waits, broken, time.perf_counter() - began)
+
+
+_WORKER: dict[str, Any] = {}
+
+
+def _start_worker(image: str | None, loader: str, root: Path) -> None:
+    from tools.golden_box import BoxBooter
+
+    booter = BoxBooter(image, loader)
+    _WORKER.update(boot=booter, root=root, modules=booter.modules)
+
+
+def _work(case: Case) -> Outcome:
+    return run_case(case, _WORKER["boot"], _WORKER["root"], _WORKER["modules"])
+
+
+def outcomes(cases: Sequence[Case], image: str | None, loader: str, root: Path, jobs: int) -> Iterator[Outcome]:
+    """Replay cases in ``jobs`` processes, each with its own kernel; results come in the order of the cases."""
+    if jobs == 1:
+        _start_worker(image, loader, root)
+        yield from map(_work, cases)
+        return
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(jobs, _start_worker, (image, loader, root), maxtasksperchild=200) as pool:
+        yield from pool.imap(_work, cases, chunksize=4)
+
+
+# The command
+
+
+def load_cases(root: Path, only: str | None) -> list[Case]:
+    path = root / "golden.json"
+    cases: list[Case] = json.loads(path.read_text(encoding="utf-8"))
+    if only is None:
+        return cases
+    wanted = re.compile(only)
+    return [case for case in cases if wanted.search(case["id"]) or wanted.fullmatch(case["group"])]
+
+
+def summary(results: Sequence[Outcome]) -> str:
+    """The last line: how many agree of those tried, and how many wait."""
+    tried = [result for result in results if not result.waits]
+    line = f"{sum(result.agrees for result in tried)} of {len(tried)} agree"
+    waiting = Counter(result.waits for result in results if result.waits)
+    if waiting:
+        reasons = ", ".join(f"{count} for {reason}" for reason, count in sorted(waiting.items()))
+        line += f"; {sum(waiting.values())} wait: {reasons}"
+    return line
+
+
+def print_outcome(result: Outcome, limit: int) -> None:
+    if result.waits or result.agrees:
+        return
+    print(f"{result.id} ({result.group})")
+    if result.broken:
+        print(f"  broke: {result.broken}")
+    for difference in result.differences[:limit]:
+        print(f"  {difference}")
+    if len(result.differences) > limit:
+        print(f"  and {len(result.differences) - limit} more")
+
+
+def print_groups(results: Sequence[Outcome]) -> None:
+    groups: dict[str, list[Outcome]] = {}
+    for result in results:
+        if not result.waits:
+            groups.setdefault(result.group, []).append(result)
+    for group, members in sorted(groups.items()):
+        agreeing = sum(result.agrees for result in members)
+        if agreeing < len(members):
+            print(f"{group}: {agreeing} of {len(members)}")
+
+
+def parser() -> argparse.ArgumentParser:
+    described = f"{__doc__}\nNormalisers (all there are):\n{NORMALISERS}\n{LENIENT}\n"
+    made = argparse.ArgumentParser(
+        prog="python -m tools.replay_golden",
+        description=described,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("directory", type=Path, help="golden.json and ko/")
+    made.add_argument("--image", help="release or root of the image to boot, or bare")
+    made.add_argument("--loader", choices=("kobox", "kernel"), default="kobox", help="whose load_module runs")
+    made.add_argument("--only", metavar="REGEX", help="cases whose id has REGEX, or whose group is REGEX")
+    made.add_argument("--jobs", type=int, default=1, metavar="N", help="kernels at a time")
+    made.add_argument("--limit", type=int, default=12, metavar="N", help="differences shown of a case")
+    made.add_argument("--json", action="store_true", help="one object with every outcome")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    try:
+        cases = load_cases(args.directory, args.only)
+    except (OSError, ValueError, re.error) as error:
+        print(f"replay_golden: {error}", file=sys.stderr)
+        return 2
+    results = []
+    for result in outcomes(cases, args.image, args.loader, args.directory, args.jobs):
+        results.append(result)
+        if not args.json:
+            print_outcome(result, args.limit)
+    if args.json:
+        listed = [asdict(result) | {"agrees": result.agrees} for result in results]
+        print(json.dumps({"loader": args.loader, "summary": summary(results), "cases": listed}, indent=1))
+    else:
+        print_groups(results)
+        if args.loader == "kernel":
+            print("the image's own loader, for comparison only:", end=" ")
+        print(summary(results))
+    return 0 if all(result.agrees or result.waits for result in results) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
