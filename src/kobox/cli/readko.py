@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     failed = 0
     for number, file in enumerate(args.files):
         try:
-            show = _as_json if args.json else _as_text
+            show = as_json if args.json else as_text
             text = "\n".join(show(read_module(file), parts, with_summary))
         except (KoboxError, OSError) as error:
             if len(args.files) == 1:
@@ -63,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
     return failed
 
 
-def _as_json(module: KernelModule, parts: list[str], with_summary: bool) -> Iterator[str]:
+def as_json(module: KernelModule, parts: Sequence[str], with_summary: bool) -> Iterator[str]:
+    """One JSON document."""
     document: dict[str, Any] = {"file": module.file, "name": module.name}
     if with_summary:
         document["summary"] = _summary_json(module)
@@ -72,7 +73,8 @@ def _as_json(module: KernelModule, parts: list[str], with_summary: bool) -> Iter
     yield json.dumps(document, indent=2)
 
 
-def _as_text(module: KernelModule, parts: list[str], with_summary: bool) -> Iterator[str]:
+def as_text(module: KernelModule, parts: Sequence[str], with_summary: bool) -> Iterator[str]:
+    """Lines for people."""
     if with_summary:
         yield from _summary_text(module)
     for name in parts:
