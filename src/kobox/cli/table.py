@@ -15,13 +15,15 @@ COMMANDS: dict[str, Command] = {
     "kernel": Command("kernel", "add, list, show and remove kernel images"),
     "readko": Command("readko", "show what is in a .ko: sections, symbols, metadata, signature"),
     "oops": Command("oops", "decode a pasted oops: file and line of every address that can be known"),
+    "taint": Command("taint", "explain a kernel's taint: a value, a log's letters, this machine"),
     "modprobe": Command("modprobe", "kmod's modprobe on a root directory or this host, with reasons (--json)"),
     "insmod": Command("insmod", "insert a file into this host's kernel (--live), as kmod's insmod"),
     "rmmod": Command("rmmod", "remove modules from this host's kernel (--live), as kmod's rmmod"),
     "lsmod": Command("lsmod", "list loaded modules, as kmod's lsmod or as JSON"),
+    "depmod": Command("depmod", "index the modules of a root directory or this host, as kmod's depmod, incrementally"),
     "cache": Command("cache", "show, check and empty kobox's cache"),
 }
 """Order is the order of ``kobox --help``."""
 
-COMPAT: frozenset[str] = frozenset({"modprobe", "insmod", "rmmod", "lsmod"})
+COMPAT: frozenset[str] = frozenset({"modprobe", "insmod", "rmmod", "lsmod", "depmod"})
 """Commands that are also served under their own name (argv[0]), as kmod's tools are."""

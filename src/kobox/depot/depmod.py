@@ -1,16 +1,17 @@
 """depmod: from a tree of modules to its index files. The steps, in order; each lives in a file of its own.
 
-``depmod_config`` (depmod.d) → ``depmod_search`` (which modules, in which order) → ``module_facts`` (what is in
-them) → ``depmod_graph`` (what needs what) → ``depmod_write`` (the files). ``depmod_symbols`` takes over where every
-symbol is asked about. Reading and writing are spread over processes.
+``depmod_config`` (depmod.d) → ``depmod_search`` (which modules, in which order) → ``module_facts`` (what is in them)
+→ ``depmod_graph`` (what needs what) → ``depmod_write`` (the files). ``depmod_symbols`` takes over where every symbol
+is asked about; ``depmod_cache`` remembers what need not be done again. Reading and writing are spread over processes.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from kobox.depot.depmod_cache import NOTHING, Memory, Remembered, Stamp, stamp, unchanged
 from kobox.depot.depmod_config import DEPMOD_DIRS, Report, read_search_rules
 from kobox.depot.depmod_graph import Cycles, all_needs, direct_needs, load_ranks, owners_of_symbols
 from kobox.depot.depmod_search import DepmodError, Module, find_modules, in_load_order, modules_of_paths
@@ -25,10 +26,26 @@ from kobox.depot.depmod_write import (
     publish,
     small_files,
     symbol_files,
+    touch,
 )
 from kobox.depot.index_write import CHILDREN_FIRST
-from kobox.depot.module_facts import Facts, facts_of_file, listed
+from kobox.depot.module_facts import Facts, content_digest, facts_of_file, listed
+from kobox.depot.names import MODULE_SUFFIXES
 from kobox.depot.parallel import Child, parallel_map, processors
+
+GROUPS: dict[str, str] = {
+    "dep": "exports needs",
+    "alias": "aliases",
+    "symbols": "exports",
+    "small": "aliases softdeps weakdeps",
+}
+"""Files that are made together, and the facts they are made from. In this order their messages are told."""
+
+_WORTH_A_PROCESS = 256
+"""Modules below which one process is faster than two."""
+
+_NEVER: Stamp = (-1, -1, -1, -1)
+"""The stamp of no file."""
 
 Messages = list[tuple[str, str]]
 
@@ -54,14 +71,18 @@ class DepmodOptions(NamedTuple):
     order: str = CHILDREN_FIRST
     processes: int = 0
     """How many to use; 0 for one per CPU."""
+    cache: str | None = None
+    """kobox's cache directory, to remember this run and to use the last one; None for neither."""
 
 
 class DepmodResult(NamedTuple):
     """What was done."""
 
     modules: Sequence[Module]
+    read: int
+    """How many modules had to be read; the others were remembered."""
     written: tuple[str, ...]
-    """Names of the files that were replaced."""
+    """Names of the files that were replaced; the others are as they have to be."""
     text: bytes = b""
     """With ``dry_run``: everything that would stand in text files, one after the other."""
 
@@ -75,66 +96,221 @@ def depmod(options: DepmodOptions, report: Report = ignore, show: Callable[[str]
 
     Raises ``DepmodError`` when there is no index to write or it can't be written; then the old one is untouched.
     """
-    processes = options.processes or processors()
-    prefix = os.fsencode(options.symbol_prefix)
-    kernel: dict[bytes, int] = {}
-    unknown = options.report_unknown
-    if options.symvers is not None:
-        kernel = read_symvers(options.symvers, prefix, report)
-    elif options.system_map is not None:
-        kernel = read_system_map(options.system_map, prefix, report)
-    elif unknown:
-        report("WARNING", "-e needs -E or -F")
-        unknown = False
-    modules = _modules(options, report)
-    facts = read_facts(modules, processes)
-    report_unreadable(modules, facts, report)
-    style = Style(None if options.dry_run else options.order, options.warn_duplicates)
-    background = _start_aliases(modules, facts, style, processes)
-    try:
-        if unknown or options.verbose or prefix:
-            check = SymbolCheck(unknown, options.symvers is not None, prefix)
-            needs, owners = checked_needs(modules, kernel, check, report, show or (lambda line: None), processes)
+    return _Run(options, report, show or (lambda line: None)).run()
+
+
+class _Run:
+    def __init__(self, options: DepmodOptions, report: Report, show: Callable[[str], None]) -> None:
+        self.options, self.report, self.show = options, report, show
+        self.processes = options.processes or processors()
+        self.output = options.tree if options.output is None else options.output
+        self.style = Style(None if options.dry_run else options.order, options.warn_duplicates)
+        self.modules: list[Module] = []
+        self.facts: list[Facts] = []
+        self.state = NOTHING
+        self.rows: dict[str, tuple[Stamp, bytes, tuple[Any, ...]]] = {}
+        self.memory: Memory | None = None
+        if options.cache is not None and not options.paths and not options.dry_run:
+            flavour = f"{options.order} {options.warn_duplicates}"
+            self.memory = Memory(options.cache, options.tree, self.output, flavour)
+
+    def run(self) -> DepmodResult:
+        options = self.options
+        kernel = self._kernel_symbols()
+        self.modules = self._find()
+        if self.memory is not None:
+            self.state = self.memory.recall()
+        read = self._read()
+        for module, fact in zip(self.modules, self.facts, strict=True):
+            if fact.error:
+                self.report("ERROR", f"failed to load symbols from {module.path}: {os.strerror(fact.error)}")
+        stale = self._stale_groups(kernel)
+        files, messages = self._render(kernel, stale)
+        if options.dry_run:
+            return DepmodResult(self.modules, read, (), _shown(files))
+        ordered = {name: files[name] for name in FILES if name in files}
+        self._publish(ordered)
+        if self.memory is not None and (read or ordered):
+            self.memory.remember(self._new_state(messages))
+        return DepmodResult(self.modules, read, tuple(ordered))
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def _kernel_symbols(self) -> dict[bytes, int] | None:
+        """The kernel's own symbols if their file is given; None when unknown symbols can't be told."""
+        options = self.options
+        prefix = os.fsencode(options.symbol_prefix)
+        if options.symvers is not None:
+            return read_symvers(options.symvers, prefix, self.report)
+        if options.system_map is not None:
+            return read_system_map(options.system_map, prefix, self.report)
+        if options.report_unknown:
+            self.report("WARNING", "-e needs -E or -F")
+        return None
+
+    def _find(self) -> list[Module]:
+        options = self.options
+        if options.paths:
+            found = modules_of_paths(options.paths, options.tree, self.report)
         else:
-            owners = owners_of_symbols([listed(fact.exports) for fact in facts])
-            needs = direct_needs([listed(fact.needs) for fact in facts], owners)
-        indexed = Indexed(modules, facts, _closed(needs, modules, report))
+            rules = read_search_rules(options.config, options.release, self.report)
+            found = find_modules(options.tree, rules, self.report)
+        return in_load_order(found, options.tree, self.report)
+
+    def _read(self) -> int:
+        """Fill ``facts`` and ``rows``, from memory where that is as good; how many files were read."""
+        known, rows = self.state.rows, self.rows
+        if self.memory is None:
+            self.facts = list(map(Facts._make, self._map(_facts_row, [module.path for module in self.modules])))
+            return len(self.modules)
+        stamps = [stamp(module.path) for module in self.modules]
+        todo: list[tuple[str, bytes]] = []
+        for module, now in zip(self.modules, stamps, strict=True):
+            row = known.get(module.path)
+            if row is None or row[0] != now:
+                todo.append((module.path, row[1] if row else b""))
+        fresh = dict(zip([path for path, _ in todo], self._map(_row_unless_same, todo), strict=True))
+        for module, now in zip(self.modules, stamps, strict=True):
+            path = module.path
+            if path not in fresh:
+                rows[path] = known[path]
+            elif now is not None:
+                digest, facts = fresh[path]
+                rows[path] = (now, digest, facts if facts else known[path][2])
+            else:
+                rows[path] = (_NEVER, b"", fresh[path][1])
+        self.facts = [Facts._make(rows[module.path][2]) for module in self.modules]
+        for module, fact in zip(self.modules, self.facts, strict=True):
+            if fact.error:  # asked again next time, whatever its stamp
+                rows[module.path] = (_NEVER, b"", tuple(fact))
+        return len(todo)
+
+    def _map(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        return parallel_map(work, items, self.processes if len(items) >= _WORTH_A_PROCESS else 1)
+
+    # -- what has to be made ------------------------------------------------------------------------------------------
+
+    def _stale_groups(self, kernel: dict[bytes, int] | None) -> set[str]:
+        """Groups whose files have to be made anew."""
+        if self.state is NOTHING or self._asks_symbols(kernel) or kernel is not None:
+            return set(GROUPS)
+        stale = {
+            group
+            for group, fields in GROUPS.items()
+            if not unchanged(self.state, group, self.modules, self.facts, fields)
+        }
+        if any(stamp(path) != known for path, known in self.state.inputs.items()):
+            stale.add("small")
+        return stale
+
+    def _asks_symbols(self, kernel: dict[bytes, int] | None) -> bool:
+        options = self.options
+        return bool(options.verbose or options.symbol_prefix or (options.report_unknown and kernel is not None))
+
+    def _render(self, kernel: dict[bytes, int] | None, stale: set[str]) -> tuple[dict[str, bytes], dict[str, Messages]]:
+        """The files of stale groups; every group's messages are told, in kmod's order, and returned."""
+        background = self._start_aliases() if "alias" in stale else None
+        made: dict[str, Any] = {}
+        try:
+            if stale & {"dep", "symbols"}:
+                needs, owners = self._needs(kernel)
+                indexed = Indexed(self.modules, self.facts, needs)
+                if "dep" in stale:
+                    made["dep"] = _collected(lambda report: dep_files(indexed, self.style, report))
+                if "symbols" in stale:
+                    made["symbols"] = _collected(lambda report: symbol_files(indexed, owners, self.style, report))
+            if background is not None:
+                made["alias"] = background.result()
+        finally:
+            if background is not None:
+                background.end()
+        bare = Indexed(self.modules, self.facts, ())
+        if "alias" in stale and background is None:
+            made["alias"] = _collected(lambda report: alias_files(bare, self.style, report))
+        if "small" in stale:
+            made["small"] = _collected(lambda report: small_files(bare, self.options.tree, self.style, report))
         files: dict[str, bytes] = {}
-        files.update(dep_files(indexed, style, report))
-        symbols, symbol_messages = _collected(lambda collect: symbol_files(indexed, owners, style, collect))
-        files.update(_aliases(background, indexed, style, report))
-    finally:
-        if background is not None:
-            background.end()
-    for level, text in symbol_messages:
-        report(level, text)
-    files.update(symbols)
-    files.update(small_files(indexed, options.tree, style, report))
-    if options.dry_run:
-        return DepmodResult(modules, (), _shown(files))
-    ordered = {name: files[name] for name in FILES}
-    _publish(ordered, options)
-    return DepmodResult(modules, tuple(ordered))
+        told: dict[str, Messages] = {}
+        for group in GROUPS:
+            rendered, told[group] = made.get(group) or ({}, self.state.groups[group][1])
+            files.update(rendered)
+            for level, text in told[group]:
+                self.report(level, text)
+        return files, told
+
+    def _needs(self, kernel: dict[bytes, int] | None) -> tuple[list[list[int]], dict[bytes, int]]:
+        """Everything each module needs, and who exports what."""
+        options = self.options
+        if self._asks_symbols(kernel):
+            check = SymbolCheck(
+                options.report_unknown and kernel is not None,
+                options.symvers is not None,
+                os.fsencode(options.symbol_prefix),
+            )
+            needs, owners = checked_needs(self.modules, kernel or {}, check, self.report, self.show, self.processes)
+        else:
+            owners = owners_of_symbols([listed(fact.exports) for fact in self.facts])
+            needs = direct_needs([listed(fact.needs) for fact in self.facts], owners)
+        try:
+            ranks = load_ranks(needs, [module.name for module in self.modules])
+        except Cycles as cycles:
+            for line in cycles.lines:
+                self.report("ERROR", line)
+            raise DepmodError(cycles.lines[-1], told=True) from cycles
+        return all_needs(needs, ranks), owners
+
+    def _start_aliases(self) -> Child | None:
+        """The largest index needs no dependencies: it is made beside them, if there is a processor for it."""
+        if self.processes < 2 or self.style.order is None or len(self.modules) < _WORTH_A_PROCESS:
+            return None
+        indexed = Indexed(self.modules, self.facts, ())
+        return Child(lambda: _collected(lambda report: alias_files(indexed, self.style, report)))
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def _publish(self, files: Rendered) -> None:
+        try:
+            os.makedirs(self.output, exist_ok=True)
+            publish(files, self.output)
+            kept = [name for name in FILES if name not in files]
+            if kept and self._is_older_than_a_module():
+                touch(kept, self.output)
+        except OSError as error:
+            raise DepmodError(f"could not open directory {self.output}: {error.strerror}") from error
+
+    def _is_older_than_a_module(self) -> bool:
+        """Whether ``depmod -A`` would think that there is something to do."""
+        limit = os.stat(f"{self.output}/modules.dep").st_mtime_ns
+        return any(row[0][1] > limit for row in self.rows.values())
+
+    def _new_state(self, messages: dict[str, Messages]) -> Remembered:
+        groups: dict[str, tuple[dict[str, Stamp], Messages]] = {}
+        for group, names in _FILES_OF_GROUP.items():
+            left = {path: now for path in (f"{self.output}/{name}" for name in names) if (now := stamp(path))}
+            groups[group] = (left, messages[group])
+        inputs = {path: stamp(path) for path in (f"{self.options.tree}/{name}" for name in _BUILTIN_FILES)}
+        return Remembered([module.path for module in self.modules], self.rows, groups, inputs)
 
 
-def read_facts(modules: Sequence[Module], processes: int) -> list[Facts]:
-    """What is in each module."""
-    rows = parallel_map(_facts_row, [module.path for module in modules], processes)
-    return list(map(Facts._make, rows))
-
-
-def report_unreadable(modules: Sequence[Module], facts: Sequence[Facts], report: Report) -> None:
-    """Modules that could not be read are indexed by name all the same, as kmod does."""
-    for module, fact in zip(modules, facts, strict=True):
-        if fact.error:
-            report("ERROR", f"failed to load symbols from {module.path}: {os.strerror(fact.error)}")
+_BUILTIN_FILES = ("modules.builtin", "modules.builtin.modinfo")
+_FILES_OF_GROUP: dict[str, tuple[str, ...]] = {
+    "dep": ("modules.dep", "modules.dep.bin"),
+    "alias": ("modules.alias", "modules.alias.bin"),
+    "symbols": ("modules.symbols", "modules.symbols.bin"),
+    "small": (
+        "modules.softdep",
+        "modules.weakdep",
+        "modules.builtin.bin",
+        "modules.builtin.alias.bin",
+        "modules.devname",
+    ),
+}
 
 
 def is_up_to_date(tree: str) -> bool:
     """Whether no module file is newer than modules.dep, to the nanosecond. False without modules.dep."""
     try:
-        limit = os.stat(f"{tree}/modules.dep").st_mtime_ns
-        return not _has_newer(tree, limit)
+        return not _has_newer(tree, os.stat(f"{tree}/modules.dep").st_mtime_ns)
     except OSError:
         return False
 
@@ -147,50 +323,22 @@ def _has_newer(directory: str, limit: int) -> bool:
             if entry.is_dir():
                 if _has_newer(entry.path, limit):
                     return True
-            elif entry.name.endswith((".ko", ".ko.gz", ".ko.xz", ".ko.zst")) and entry.stat().st_mtime_ns > limit:
+            elif entry.name.endswith(MODULE_SUFFIXES) and entry.stat().st_mtime_ns > limit:
                 return True
     return False
 
 
-def _modules(options: DepmodOptions, report: Report) -> list[Module]:
-    if options.paths:
-        found = modules_of_paths(options.paths, options.tree, report)
-    else:
-        rules = read_search_rules(options.config, options.release, report)
-        found = find_modules(options.tree, rules, report)
-    return in_load_order(found, options.tree, report)
-
-
-def _facts_row(path: str) -> tuple[object, ...]:
+def _facts_row(path: str) -> tuple[Any, ...]:
     return tuple(facts_of_file(path))
 
 
-def _closed(needs: list[list[int]], modules: Sequence[Module], report: Report) -> list[list[int]]:
-    try:
-        ranks = load_ranks(needs, [module.name for module in modules])
-    except Cycles as cycles:
-        for line in cycles.lines:
-            report("ERROR", line)
-        raise DepmodError(cycles.lines[-1], told=True) from cycles
-    return all_needs(needs, ranks)
-
-
-def _start_aliases(modules: Sequence[Module], facts: Sequence[Facts], style: Style, processes: int) -> Child | None:
-    """The largest index needs no dependencies: it is made beside them, if there is a processor for it."""
-    if processes < 2 or style.order is None or len(modules) < 256:
-        return None
-    indexed = Indexed(modules, facts, ())
-    return Child(lambda: _collected(lambda report: alias_files(indexed, style, report)))
-
-
-def _aliases(background: Child | None, indexed: Indexed, style: Style, report: Report) -> Rendered:
-    if background is None:
-        return alias_files(indexed, style, report)
-    files, messages = background.result()
-    for level, text in messages:
-        report(level, text)
-    rendered: Rendered = files
-    return rendered
+def _row_unless_same(job: tuple[str, bytes]) -> tuple[bytes, tuple[Any, ...]]:
+    """(digest, facts) of a file; the facts are empty when a compressed file's bytes are those of the known digest."""
+    path, known = job
+    digest = content_digest(path)
+    if digest and digest == known:
+        return digest, ()
+    return digest, tuple(facts_of_file(path))
 
 
 def _collected(render: Callable[[Report], Rendered]) -> tuple[Rendered, Messages]:
@@ -205,12 +353,3 @@ def _shown(files: Rendered) -> bytes:
     if b"\nweakdep " not in files["modules.weakdep"]:
         names.remove("modules.weakdep")
     return b"".join(files[name] for name in names)
-
-
-def _publish(files: Rendered, options: DepmodOptions) -> None:
-    directory = options.tree if options.output is None else options.output
-    try:
-        os.makedirs(directory, exist_ok=True)
-        publish(files, directory)
-    except OSError as error:
-        raise DepmodError(f"could not open directory {directory}: {error.strerror}") from error

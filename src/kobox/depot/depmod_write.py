@@ -154,6 +154,12 @@ def publish(files: Rendered, directory: str) -> None:
             _unlink(temporary)
 
 
+def touch(names: Sequence[str], directory: str) -> None:
+    """Give files that are as they have to be today's date, as if they had been written."""
+    for name in names:
+        os.utime(f"{directory}/{name}")
+
+
 def _write(temporary: str, content: bytes, written: list[tuple[str, str]], final: str) -> None:
     fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
     written.append((temporary, final))

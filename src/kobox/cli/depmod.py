@@ -1,0 +1,263 @@
+"""``kobox depmod``: kmod's options, messages and exit codes; its files byte by byte; faster the second time."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+from kobox.cli.gnu_getopt import GetoptError, Long, getopt_long
+from kobox.cli.kmod_face import Console, Stop, Where, binary_safe_output, print_json, version_lines
+from kobox.depot.depmod import DepmodOptions, DepmodResult, depmod, is_up_to_date
+from kobox.depot.depmod_cache import cache_directory
+from kobox.depot.depmod_config import DEPMOD_DIRS
+from kobox.depot.depmod_search import DepmodError
+from kobox.depot.index_write import CHILDREN_FIRST, PARENTS_FIRST
+from kobox.errors import UsageError
+
+EPILOG = "example: kobox depmod --root /mnt 6.1.0-56-amd64"
+
+SHORT = "aAb:m:o:C:E:F:euqrvnP:wVhj:"
+LONG = {
+    "all": Long("a"),
+    "quick": Long("A"),
+    "basedir": Long("b", True),
+    "moduledir": Long("m", True),
+    "outdir": Long("o", True),
+    "config": Long("C", True),
+    "symvers": Long("E", True),
+    "filesyms": Long("F", True),
+    "errsyms": Long("e"),
+    "unresolved-error": Long("unresolved-error"),
+    "verbose": Long("v"),
+    "show": Long("n"),
+    "dry-run": Long("n"),
+    "symbol-prefix": Long("P", True),
+    "warn": Long("w"),
+    "map": Long("map"),
+    "version": Long("V"),
+    "help": Long("h"),
+    "root": Long("root", True),
+    "live": Long("live"),
+    "index-order": Long("index-order", True),
+    "no-cache": Long("no-cache"),
+    "jobs": Long("j", True),
+    "json": Long("json"),
+}
+
+HELP = """\
+usage: kobox depmod [OPTION ...] [RELEASE]
+       kobox depmod [OPTION ...] RELEASE /path/to/FILE.ko ...
+
+Makes the index files of a release's modules (the running kernel's unless RELEASE says otherwise).
+
+where (one is needed, unless -n only shows or -o writes elsewhere):
+      --root DIR           modules and depmod.d of the system in DIR
+  -b, --basedir DIR        modules of DIR, depmod.d of this host (as kmod)
+      --live               this host's own modules
+  -m, --moduledir DIR      where releases are below that, instead of lib/modules or usr/lib/modules
+  -o, --outdir DIR         write below DIR
+
+what:
+  -a, --all                all modules (as without operands)
+  -A, --quick              only if a module is newer than modules.dep
+  -n, --show               write nothing, print every text file  [--dry-run]
+  -C, --config FILE|DIR    read this instead of depmod.d (may be repeated)
+  -P, --symbol-prefix CHAR a character that doesn't count in front of symbol names
+
+what to tell:
+  -e, --errsyms            symbols that nobody exports; needs one of
+  -E, --symvers FILE       Module.symvers: also symbols of another version
+  -F, --filesyms FILE      System.map
+  -w, --warn               values that an index has twice
+  -v, --verbose            which symbol makes a module need another
+      --json               what was done, as a record
+
+how:
+      --index-order ORDER  children-first (kmod up to 33) or parents-first (34); without it as the
+                           kmod of that system has it, else children-first
+      --no-cache           read every module again
+  -j, --jobs N             processes to use
+  -V, -h                   version, this help
+
+"""
+
+_KMOD_VERSION = re.compile(rb"kmod version (\d+)")
+_IGNORED = {"u": "-u", "q": "-q", "r": "-r", "unresolved-error": "--unresolved-error", "map": "--map"}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``depmod``."""
+    binary_safe_output()
+    console = Console("depmod", verbosity=4)
+    try:
+        return _main(list(argv), console)
+    except Stop as stop:
+        return stop.code
+    except GetoptError as error:
+        console.plain(str(error))
+        return 1
+
+
+class _Request:
+    """What the options ask for."""
+
+    def __init__(self) -> None:
+        self.where = Where(None, None, False)
+        self.moduledir: str | None = None
+        self.outdir: str | None = None
+        self.order: str | None = None
+        self.config: list[str] = []
+        self.symvers: str | None = None
+        self.system_map: str | None = None
+        self.prefix = ""
+        self.jobs = 0
+        self.flags: set[str] = set()
+
+    def take(self, name: str, value: str, console: Console) -> None:
+        """One option."""
+        if name in ("b", "root"):
+            where, value = self.where, absolute(value)
+            self.where = where._replace(dirname=value) if name == "b" else where._replace(root=value)
+        elif name == "live":
+            self.where = self.where._replace(live=True)
+        elif name == "C":
+            self.config.append(value)
+        elif name == "P":
+            if len(value) != 1:
+                console.say("FATAL", "-P only takes a single char")
+            self.prefix = value
+        elif name == "j":
+            if not value.isdecimal():
+                raise UsageError(f"-j takes a number, not {value!r}")
+            self.jobs = int(value)
+        elif name == "index-order":
+            if value not in (CHILDREN_FIRST, PARENTS_FIRST):
+                raise UsageError(f"--index-order is {CHILDREN_FIRST} or {PARENTS_FIRST}, not {value!r}")
+            self.order = value
+        elif name in _IGNORED:
+            console.say("WARNING", f"Ignored deprecated option {_IGNORED[name]}")
+        elif name == "v":
+            console.verbosity += 1
+            self.flags.add(name)
+        elif name in _TEXTS:
+            setattr(self, _TEXTS[name], absolute(value) if name == "o" else value)
+        else:
+            self.flags.add(name)
+
+    @property
+    def root(self) -> str:
+        """The directory that stands for ``/``; empty for the host's."""
+        return self.where.root if self.where.root is not None else self.where.dirname or ""
+
+
+_TEXTS = {"m": "moduledir", "o": "outdir", "E": "symvers", "F": "system_map"}
+
+
+def _main(argv: list[str], console: Console) -> int:
+    options, operands = getopt_long(argv, SHORT, LONG)
+    request = _Request()
+    for name, value in options:
+        if name in ("h", "V"):
+            sys.stdout.write(HELP + EPILOG + "\n" if name == "h" else "\n".join(version_lines()) + "\n")
+            return 0
+        request.take(name, value, console)
+    release = operands[0] if operands else os.uname().release
+    if not re.match(r"\s*[+-]?\d+\.\s*[+-]?\d+", release):
+        console.say("ERROR", f"Bad version passed {release}")
+        return 1
+    if "n" not in request.flags and request.outdir is None:
+        request.where.check()
+    directory = _module_directory(request, release)
+    tree = f"{request.root}/{directory}/{release}"
+    if "A" in request.flags and ("n" in request.flags or is_up_to_date(tree)):
+        return 0
+    paths = () if "A" in request.flags or len(operands) < 2 else operands[1:]
+    output = None if request.outdir is None else f"{request.outdir}/{directory}/{release}"
+    return _index(request, DepmodOptions(tree, release, output, paths), console)
+
+
+def _index(request: _Request, options: DepmodOptions, console: Console) -> int:
+    flags = request.flags
+    options = options._replace(
+        config=request.config or _config_dirs(request.where),
+        symvers=request.symvers,
+        system_map=request.system_map,
+        report_unknown="e" in flags,
+        verbose="v" in flags,
+        dry_run="n" in flags,
+        symbol_prefix=request.prefix,
+        warn_duplicates="w" in flags,
+        order=request.order or order_of_root(request.root),
+        processes=request.jobs,
+        cache=None if "no-cache" in flags else cache_directory(),
+    )
+    try:
+        result = depmod(options, console.say, _write)
+    except DepmodError as error:
+        if not error.told:
+            console.say("FATAL", error.text)
+        return 1
+    sys.stdout.flush()
+    if "json" in flags:
+        print_json(result_json(options, result))
+    elif options.dry_run:
+        sys.stdout.buffer.write(result.text)
+    sys.stdout.flush()
+    return 0
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(line)
+
+
+def result_json(options: DepmodOptions, result: DepmodResult) -> dict[str, object]:
+    """The record of ``--json``; docs/depmod.md describes it."""
+    return {
+        "tree": options.tree,
+        "output": options.tree if options.output is None else options.output,
+        "release": options.release,
+        "index_order": options.order,
+        "modules": len(result.modules),
+        "read": result.read,
+        "written": list(result.written),
+    }
+
+
+def order_of_root(root: str) -> str:
+    """The order of nodes that the kmod installed below a root writes; children first when there is none."""
+    for place in ("bin/kmod", "usr/bin/kmod", "sbin/kmod", "usr/sbin/kmod"):
+        try:
+            with open(f"{root}/{place}", "rb") as file:
+                found = _KMOD_VERSION.search(file.read(1 << 22))
+        except OSError:
+            continue
+        if found:
+            return PARENTS_FIRST if int(found[1]) >= 34 else CHILDREN_FIRST
+    return CHILDREN_FIRST
+
+
+def absolute(path: str) -> str:
+    """A path below the current directory made absolute as kmod does: joined, never tidied up."""
+    if path.startswith("/"):
+        return path
+    here = os.environ.get("PWD", "")
+    if not here.startswith("/") or not os.path.exists(here) or not os.path.samefile(here, "."):
+        here = os.getcwd()
+    return f"{here}/{path}"
+
+
+def _module_directory(request: _Request, release: str) -> str:
+    """Where releases are below the root: as asked, else the first of the usual places that has this one."""
+    if request.moduledir is not None:
+        return request.moduledir.lstrip("/")
+    usual = ("lib/modules", "usr/lib/modules")
+    return next((place for place in usual if os.path.isdir(f"{request.root}/{place}/{release}")), usual[0])
+
+
+def _config_dirs(where: Where) -> Sequence[str]:
+    """depmod.d of the root if it was named as one, else of this host, as kmod has it."""
+    if where.root is None:
+        return DEPMOD_DIRS
+    return [where.root + path for path in DEPMOD_DIRS]
