@@ -52,6 +52,15 @@ class Headers:
         """What ``make modules`` needs and this machine lacks."""
         return [name for name in ("make", self.compiler, "ld", "strip") if shutil.which(name) is None]
 
+    def made_with(self) -> dict[str, str]:
+        """Release and first version line of the tools: modules built with the same ones are the same."""
+        tools = {"compiler": self.compiler, "linker": "ld", "strip": "strip"}
+        lines = {
+            what: subprocess.run([tool, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+            for what, tool in tools.items()
+        }
+        return {"release": self.release, **lines}
+
     def make(
         self,
         module_dir: Path,
@@ -63,11 +72,12 @@ class Headers:
         """Run kbuild's ``modules`` target on ``module_dir``, give back what make said; a failure has it too.
 
         ``flags`` are given to the compiler. Paths of this machine are mapped away, so the output does not depend on
-        where headers and sources lie: ``module_dir``'s parent and the root become the empty path.
+        where headers and sources lie: ``module_dir``'s parent and the root become the empty path. (For ``__FILE__`` in
+        headers, kbuild does that itself.)
         """
         maps = [f"-ffile-prefix-map={module_dir.parent}/="]
         if self.root != Path("/"):
-            maps.append(f"-ffile-prefix-map={self.root}=")
+            maps.append(f"-fdebug-prefix-map={self.root}=")
         command = [
             *(
                 "make",
@@ -116,6 +126,17 @@ def packages(release: str) -> list[str]:
     version, abi, plus = parts["version"], parts["abi"], re.search(r"\+.*$", parts["abi"])
     kbuild = f"linux-kbuild-{abi if plus else version}"
     return [f"linux-headers-{release}", f"linux-headers-{abi}-common", kbuild]
+
+
+def current_release(flavour: str = "amd64") -> str:
+    """The release whose headers apt would install now for this flavour of the kernel."""
+    depends = subprocess.run(
+        ["apt-cache", "depends", f"linux-headers-{flavour}"], capture_output=True, text=True
+    ).stdout
+    named = re.search(r"Depends: linux-headers-(\d\S*)", depends)
+    if not named:
+        raise NoHeaders(f"apt knows no linux-headers-{flavour}; its package lists may be empty")
+    return named[1]
 
 
 def fetch(root: Path, release: str) -> Headers:

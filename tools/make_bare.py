@@ -33,7 +33,7 @@ def find_type(btf: Btf, name: str) -> Type | None:
 
 
 def members(kind: Type, base_bits: int = 0) -> Iterator[tuple[str, list[Any]]]:
-    """Name and ``[offset, size, type]`` of each member, anonymous ones unfolded; a bit field adds first bit and width."""
+    """Name and ``[offset, size, type]`` of each member, anonymous ones unfolded. Bit fields add first bit and width."""
     for member in kind.members:
         bits = base_bits + member.bit_offset
         if not member.name:

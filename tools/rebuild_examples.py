@@ -12,6 +12,7 @@ id.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ import kernel_headers
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SOURCES = ("Kbuild", "*.c", "*.h")
+MADE_WITH = "made_with.json"
+"""Beside the modules: kernel release and versions of the tools. The same ones give the same bytes."""
 
 
 def build(headers: kernel_headers.Headers, out: Path, sources: Path = EXAMPLES, keep_debug: bool = False) -> list[Path]:
@@ -41,7 +44,8 @@ def build(headers: kernel_headers.Headers, out: Path, sources: Path = EXAMPLES, 
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(module, target)
             built.append(target)
-        return built
+    (out / MADE_WITH).write_text(json.dumps(headers.made_with(), indent=1) + "\n")
+    return built
 
 
 def main() -> int:
