@@ -14,6 +14,7 @@ from kobox.depot.depmod_cache import cache_directory
 from kobox.depot.depmod_config import DEPMOD_DIRS
 from kobox.depot.depmod_search import DepmodError
 from kobox.depot.index_write import CHILDREN_FIRST, PARENTS_FIRST
+from kobox.depot.names import absolute_path
 from kobox.errors import UsageError
 
 EPILOG = "example: kobox depmod --root /mnt 6.1.0-56-amd64"
@@ -118,7 +119,7 @@ class _Request:
     def take(self, name: str, value: str, console: Console) -> None:
         """One option."""
         if name in ("b", "root"):
-            where, value = self.where, absolute(value)
+            where, value = self.where, absolute_path(value)
             self.where = where._replace(dirname=value) if name == "b" else where._replace(root=value)
         elif name == "live":
             self.where = self.where._replace(live=True)
@@ -142,7 +143,7 @@ class _Request:
             console.verbosity += 1
             self.flags.add(name)
         elif name in _TEXTS:
-            setattr(self, _TEXTS[name], absolute(value) if name == "o" else value)
+            setattr(self, _TEXTS[name], absolute_path(value) if name == "o" else value)
         else:
             self.flags.add(name)
 
@@ -236,16 +237,6 @@ def order_of_root(root: str) -> str:
         if found:
             return PARENTS_FIRST if int(found[1]) >= 34 else CHILDREN_FIRST
     return CHILDREN_FIRST
-
-
-def absolute(path: str) -> str:
-    """A path below the current directory made absolute as kmod does: joined, never tidied up."""
-    if path.startswith("/"):
-        return path
-    here = os.environ.get("PWD", "")
-    if not here.startswith("/") or not os.path.exists(here) or not os.path.samefile(here, "."):
-        here = os.getcwd()
-    return f"{here}/{path}"
 
 
 def _module_directory(request: _Request, release: str) -> str:

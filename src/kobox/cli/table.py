@@ -21,9 +21,10 @@ COMMANDS: dict[str, Command] = {
     "rmmod": Command("rmmod", "remove modules from this host's kernel (--live), as kmod's rmmod"),
     "lsmod": Command("lsmod", "list loaded modules, as kmod's lsmod or as JSON"),
     "depmod": Command("depmod", "index the modules of a root directory or this host, as kmod's depmod, incrementally"),
+    "modinfo": Command("modinfo", "what modules say of themselves, as kmod's modinfo or as JSON"),
     "cache": Command("cache", "show, check and empty kobox's cache"),
 }
 """Order is the order of ``kobox --help``."""
 
-COMPAT: frozenset[str] = frozenset({"modprobe", "insmod", "rmmod", "lsmod", "depmod"})
+COMPAT: frozenset[str] = frozenset({"modprobe", "insmod", "rmmod", "lsmod", "depmod", "modinfo"})
 """Commands that are also served under their own name (argv[0]), as kmod's tools are."""

@@ -176,18 +176,54 @@ class _Headers:
         return offset, size, int.from_bytes(self._table[entry + 44 : entry + 48], "little")
 
 
-def _quick(source: int | bytes, head: bytes) -> Facts:
+class SectionReader:
+    """Sections of an ordinary module by name, for those who want few of them."""
+
+    __slots__ = ("_headers", "_read")
+
+    def __init__(self, headers: _Headers, read: Read) -> None:
+        self._headers, self._read = headers, read
+
+    @classmethod
+    def of_file(cls, fd: int) -> SectionReader | None:
+        """Of an open file; None when it is for the plain reader."""
+        head = os.pread(fd, 64, 0)
+        try:
+            return cls(*_opened(fd, head)) if head[:6] == _ELF64_LE else None
+        except _Odd:
+            return None
+
+    @classmethod
+    def of_bytes(cls, data: bytes) -> SectionReader | None:
+        """Of a whole module; None when it is for the plain reader."""
+        try:
+            return cls(*_opened(data, data[:64])) if data[:6] == _ELF64_LE else None
+        except _Odd:
+            return None
+
+    def read(self, name: bytes) -> bytes | None:
+        """A section's bytes; ``name`` ends in NUL. None when it is missing or for the plain reader to judge."""
+        try:
+            found = self._headers.find(name)
+            return None if found is None else _whole(self._read, *found[:2])
+        except _Odd:
+            return None
+
+
+def _opened(source: int | bytes, head: bytes) -> tuple[_Headers, Read]:
     if isinstance(source, bytes):
         data = source
-        size = len(data)
 
         def read(count: int, offset: int) -> bytes:
             return data[offset : offset + count]
 
-    else:
-        read = partial(os.pread, source)
-        size = os.fstat(source).st_size
-    headers = _Headers(read, head, size)
+        return _Headers(read, head, len(data)), read
+    from_file: Read = partial(os.pread, source)
+    return _Headers(from_file, head, os.fstat(source).st_size), from_file
+
+
+def _quick(source: int | bytes, head: bytes) -> Facts:
+    headers, read = _opened(source, head)
     table, strings = headers.find(b".symtab\0"), headers.find(b".strtab\0")
     if table is None or strings is None or table[1] % 24:
         raise _Odd

@@ -1,11 +1,12 @@
 """How kmod spells module names and aliases, and how it matches a wildcard: the rules that every tool shares.
 
-Nothing here touches a file. The rules follow what kmod's tools do on real trees: a dash is an underscore except inside
+Nothing here reads a file. The rules follow what kmod's tools do on real trees: a dash is an underscore except inside
 a character class, a module's name ends at the first dot, an alias is matched as POSIX ``fnmatch`` without flags does.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from functools import lru_cache
 
@@ -41,6 +42,16 @@ def module_name(text: str) -> str:
 def module_name_of_path(path: str) -> str:
     """The module name of a file's path; empty when the path ends in a slash."""
     return module_name(path.rpartition("/")[2])
+
+
+def absolute_path(path: str) -> str:
+    """A path below the current directory made absolute as kmod does: joined, never tidied up."""
+    if path.startswith("/"):
+        return path
+    here = os.environ.get("PWD", "")
+    if not here.startswith("/") or not os.path.exists(here) or not os.path.samefile(here, "."):
+        here = os.getcwd()
+    return f"{here}/{path}"
 
 
 def normal_alias(alias: str) -> str | None:

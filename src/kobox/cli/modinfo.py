@@ -1,0 +1,296 @@
+"""``kobox modinfo``: kmod's options, lines and exit codes, of a root directory, of files, or of this host; or
+JSON."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from kobox.cli.gnu_getopt import GetoptError, Long, getopt_long
+from kobox.cli.kmod_face import Console, Stop, binary_safe_output, version_lines
+from kobox.depot.modinfo import (
+    ModuleInfo,
+    Parameter,
+    Subject,
+    find_subject,
+    find_subjects,
+    info_of_subject,
+)
+from kobox.depot.names import absolute_path, is_module_file, module_name_of_path
+from kobox.depot.tree import ModuleTree
+
+EPILOG = "example: kobox modinfo --root /mnt -k 6.1.0-56-amd64 --json --all"
+
+SHORT = "adlpn0mF:k:b:Vh"
+LONG = {
+    "author": Long("a"),
+    "description": Long("d"),
+    "license": Long("l"),
+    "parameters": Long("p"),
+    "filename": Long("n"),
+    "null": Long("0"),
+    "modname": Long("m"),
+    "field": Long("F", True),
+    "set-version": Long("k", True),
+    "basedir": Long("b", True),
+    "version": Long("V"),
+    "help": Long("h"),
+    "root": Long("b", True),
+    "all": Long("all"),
+    "json": Long("json"),
+}
+
+HELP = """\
+usage: kobox modinfo [OPTION ...] NAME|ALIAS|FILE ...
+       kobox modinfo [OPTION ...] --all
+
+  -b, --basedir DIR        modules of the system in DIR  [--root]
+  -k, --set-version REL    this release instead of the running kernel's
+  -m, --modname            operands are names, neither aliases nor files
+      --all                every module of modules.dep
+
+  -F, --field NAME         only this field: what modules call it, or filename, name, parm
+  -a, -d, -l, -p, -n       the same for author, description, license, parm, filename
+                           [--author --description --license --parameters --filename]
+  -0, --null               end entries with NUL, write fields as name=value
+      --json               records
+  -V, -h                   version, this help
+
+"""
+
+_FIELDS = {"a": "author", "d": "description", "l": "license", "p": "parm", "n": "filename"}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``modinfo``."""
+    binary_safe_output()
+    console = Console("modinfo", verbosity=4)
+    try:
+        return _main(list(argv), console)
+    except Stop as stop:
+        return stop.code
+    except GetoptError as error:
+        console.plain(str(error))
+        return 1
+
+
+def _main(argv: list[str], console: Console) -> int:
+    options, operands = getopt_long(argv, SHORT, LONG)
+    root, release, field = None, None, None
+    flags: set[str] = set()
+    for name, value in options:
+        if name in ("h", "V"):
+            sys.stdout.write(HELP + EPILOG + "\n" if name == "h" else "\n".join(version_lines()) + "\n")
+            return 0
+        if name == "b":
+            root = value
+        elif name == "k":
+            release = value
+        elif name == "F":
+            field = value
+        elif name in _FIELDS:
+            field = _FIELDS[name]
+        else:
+            flags.add(name)
+    if not operands and "all" not in flags:
+        console.say("ERROR", "missing module or filename.")
+        return 1
+    with ModuleTree(absolute_path(root) if root else "", release) as tree:
+        writer = _JsonWriter(field) if "json" in flags else _LineWriter(field, "\0" if "0" in flags else "\n", console)
+        asked = _Asked(tree, console, writer)
+        if "all" in flags:
+            asked.all()
+        for operand in operands:
+            asked.about(operand, by_name="m" in flags)
+        writer.close()
+    return int(asked.failed)
+
+
+class _Asked:
+    """Operands become modules, modules become lines; what goes wrong is said and remembered."""
+
+    def __init__(self, tree: ModuleTree, console: Console, writer: _LineWriter | _JsonWriter) -> None:
+        self.tree, self.console, self.writer = tree, console, writer
+        self.failed = False
+
+    def all(self) -> None:
+        """Every module of the tree."""
+        for name, line in self.tree.all_deps():
+            self._tell(Subject(name, self.tree.path(line.path), False))
+
+    def about(self, operand: str, by_name: bool) -> None:
+        """One operand: a name, a file, or an alias."""
+        if by_name:
+            subject = find_subject(self.tree, operand)
+            if subject is None:
+                self._fail(f"Module name {operand} not found.")
+            else:
+                self._tell(subject)
+        elif _is_file(operand):
+            self._tell(Subject(module_name_of_path(operand), absolute_path(operand), False))
+        else:
+            self._alias(operand)
+
+    def _alias(self, operand: str) -> None:
+        subjects = find_subjects(self.tree, operand)
+        if subjects is None:
+            self._fail(f"Module alias {operand} not found.")
+        elif not subjects:
+            self._fail(f"Module {operand} not found.")
+        for subject in subjects or ():
+            self._tell(subject)
+
+    def _tell(self, subject: Subject) -> None:
+        self.writer.begin(subject)
+        if not self.writer.wants_info:
+            return
+        try:
+            info = info_of_subject(self.tree, subject)
+        except OSError as error:
+            if subject.path is None and error.errno == errno.ENOENT:  # an old tree without words of built-in modules
+                self.writer.info(ModuleInfo(subject, (), None))
+                return
+            self._fail(f"could not get modinfo from '{subject.name}': {os.strerror(error.errno or errno.EIO)}")
+            return
+        self.writer.info(info)
+
+    def _fail(self, text: str) -> None:
+        self.writer.flush()
+        self.console.say("ERROR", text)
+        self.failed = True
+
+
+class _LineWriter:
+    """modinfo's own form."""
+
+    def __init__(self, field: str | None, end: str, console: Console) -> None:
+        self.field, self.end, self.console = field, end.encode(), console
+        self.wants_info = field != "filename"
+        self.out: list[bytes] = []
+
+    def begin(self, subject: Subject) -> None:
+        """The lines that need no look into the module."""
+        name = os.fsencode(subject.name)
+        filename = b"(builtin)" if subject.path is None else os.fsencode(subject.path)
+        if subject.path is None and self.field in (None, "name"):
+            self._line(b"name", name)
+        if self.field in (None, "filename"):
+            self._line(b"filename", filename)
+
+    def info(self, info: ModuleInfo) -> None:
+        """All fields, or the one asked for; parameters last."""
+        if self.field not in (None, "parm"):
+            self.out += [value + self.end for value in info.get_all(self.field or "")]
+            self.flush_large()
+            return
+        parameters, odd = info.parameters()
+        for key, value in odd:
+            self.flush()
+            self.console.say("ERROR", f"Found invalid \"{os.fsdecode(key)}={os.fsdecode(value)}\": missing ':'")
+        if self.field == "parm":
+            self.out += [_parameter(parameter, b": (%b)") + self.end for parameter in parameters]
+        else:
+            for key, value in info.all_fields():
+                if key not in (b"parm", b"parmtype"):
+                    self.out.append(key + b"=" + value + b"\0" if self.end == b"\0" else _padded(key) + value + b"\n")
+            self.out += [_padded(b"parm") + _parameter(parameter, b":%b") + self.end for parameter in parameters]
+        self.flush_large()
+
+    def _line(self, key: bytes, value: bytes) -> None:
+        self.out.append((value if self.field else _padded(key) + value) + self.end)
+
+    def flush_large(self) -> None:
+        """Let go of what is finished when it has become much."""
+        if len(self.out) > 4096:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is finished, before a message."""
+        sys.stdout.buffer.write(b"".join(self.out))
+        sys.stdout.buffer.flush()
+        self.out.clear()
+
+    close = flush
+
+
+class _JsonWriter:
+    """A list of records; docs/modinfo.md describes them."""
+
+    wants_info = True
+
+    def __init__(self, field: str | None) -> None:
+        self.field = field
+        self.records: list[dict[str, Any]] = []
+
+    def begin(self, subject: Subject) -> None:
+        """Nothing stands before the record."""
+
+    def info(self, info: ModuleInfo) -> None:
+        """One record."""
+        self.records.append(info_json(info, self.field))
+
+    def flush(self) -> None:
+        """Records are written together at the end."""
+
+    def close(self) -> None:
+        """Write them."""
+        import json
+
+        sys.stdout.write("[\n" + ",\n".join(map(json.dumps, self.records)) + "\n]\n" if self.records else "[]\n")
+        sys.stdout.flush()
+
+
+def info_json(info: ModuleInfo, only: str | None = None) -> dict[str, Any]:
+    """The record of ``--json``; with ``only`` just that one of its fields."""
+    fields: dict[str, list[str]] = {}
+    for key, value in info.fields:
+        if key not in (b"parm", b"parmtype"):
+            fields.setdefault(_text(key), []).append(_text(value))
+    signature = info.signature
+    record: dict[str, Any] = {
+        "name": info.subject.name,
+        "filename": info.subject.path,
+        "builtin": info.subject.path is None,
+    }
+    if only is not None:
+        return record | ({} if only in record else {only: [_text(value) for value in info.get_all(only)]})
+    record["fields"] = fields
+    record["parameters"] = [
+        {"name": _text(name), "type": _text(kind), "description": _text(description)}
+        for name, kind, description in info.parameters()[0]
+    ]
+    record["signature"] = signature and {
+        "id": signature.kind,
+        "signer": _text(signature.signer),
+        "key": signature.key.hex(),
+        "hash": signature.hash,
+        "value": signature.value.hex(),
+    }
+    return record
+
+
+def _text(value: bytes | None) -> Any:
+    return None if value is None else value.decode("utf-8", "replace")
+
+
+def _padded(key: bytes) -> bytes:
+    """``key:`` in a column of 16; a longer key is followed by as many spaces as it is too long, as printf has it."""
+    return key + b":" + b" " * abs(15 - len(key))
+
+
+def _parameter(parameter: Parameter, only_type: bytes) -> bytes:
+    name, kind, description = parameter
+    if description is None:
+        return name + only_type % (kind or b"")
+    return name + b":" + description + (b" (" + kind + b")" if kind is not None else b"")
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(name).st_mode) and is_module_file(name)
+    except OSError:
+        return False
