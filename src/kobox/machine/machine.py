@@ -60,13 +60,14 @@ class Machine:
         self.clock = Clock()
         self.pending: list[int] = []
         """Interrupt vectors that wait for the guest to accept them."""
-        self.idt_base = 0
         self.on_due: Callable[[], None] = lambda: None
         """Called when the clock has reached the timer's deadline."""
         self.on_slice: Callable[[], None] = lambda: None
         """Called when the watchdog ended a run: the place for time limits."""
         self.on_fault: Callable[[int, int, int], bool] = lambda vector, code, address: False
         """A last look before an exception reaches the guest; True: dealt with, RIP is set."""
+        self.idle = False
+        """The guest waits for an interrupt."""
         self._vector: int | None = None
         self._stop_wanted = False
         self.cpu.on_interrupt(self._note_vector)
@@ -104,6 +105,7 @@ class Machine:
                 self.on_due()
             if self.pending and cpu.read(RFLAGS) & IF:
                 rip = self._deliver(self.pending.pop(0), rip, 0)
+            self.idle = False
             status = self._watchdog.guard(rip)
             rip = cpu.read(RIP)
             if status == abi.OK:
@@ -127,9 +129,9 @@ class Machine:
                 elif self._stop_wanted:
                     self._stop_wanted = False
                 else:
-                    rip = self._idle(rip, done)
-                    if done():
+                    if self._idle(rip, done):
                         return
+                    rip = cpu.read(RIP)
             elif status == abi.INSN_INVALID:
                 rip = self._raise(INVALID_OPCODE, rip)
             else:
@@ -145,18 +147,19 @@ class Machine:
         if vector not in self.pending:
             self.pending.append(vector)
 
-    def _idle(self, rip: int, done: Callable[[], bool]) -> int:
-        """The guest executed ``hlt`` of its own: wait for the next interrupt, in virtual time."""
+    def _idle(self, rip: int, done: Callable[[], bool]) -> bool:
+        """The guest executed ``hlt`` of its own: wait for the next interrupt, in virtual time. True: done."""
         enabled = bool(self.cpu.read(RFLAGS) & IF)
+        self.idle = True
         if done():
-            return rip
+            return True
         if not enabled:
             raise Halted(f"the CPU was halted with interrupts off at {rip:#x}")
         if not self.pending:
             if self.clock.deadline is None:
                 raise Halted("the guest is idle and no timer is set")
             self.clock.now = max(self.clock.now, self.clock.deadline)
-        return rip
+        return False
 
     # -- exceptions and interrupts ------------------------------------------------------------------------------
 
@@ -187,7 +190,8 @@ class Machine:
     def _deliver(self, vector: int, rip: int, code: int) -> int:
         """Enter the guest's handler as hardware does (Intel SDM volume 3, 6.14): returns the handler's address."""
         cpu, pages = self.cpu, self.pages
-        gate = pages.read(self.idt_base + vector * 16, 16)
+        idt_base = cpu.read_segment(REG["idtr"]).base
+        gate = pages.read(idt_base + vector * 16, 16)
         low, _selector, ist, kind, mid, high = struct.unpack("<HHBBHI", gate[:12])
         handler = low | mid << 16 | high << 32
         if not kind & 0x80:

@@ -1,0 +1,58 @@
+"""x86 functions behind which hardware would stand: clock calibration, patching of kernel text, clearing and copying pages.
+
+Text patching goes through kobox because translated code must be dropped with it; page operations because a loop in
+emulated code costs a hundred times what Python's copy does.
+"""
+
+from __future__ import annotations
+
+from kobox.abi.c import fn_p, size_t, ulong, void_p
+from kobox.abi.declare import ExportTable
+from kobox.kernel.guest import Guest
+from kobox.machine.memory import PAGE_SIZE
+
+arch = ExportTable("asm/arch.h")
+
+_ZERO_PAGE = bytes(PAGE_SIZE)
+
+
+@arch.export()
+def native_calibrate_tsc(k: Guest) -> ulong:
+    """Ticks of the stated CPU, in kHz; there is no other clock to measure against."""
+    return k.pc.model.tsc_khz
+
+
+@arch.export()
+def native_calibrate_cpu(k: Guest) -> ulong:
+    return k.pc.model.tsc_khz
+
+
+@arch.export()
+def native_calibrate_cpu_early(k: Guest) -> ulong:
+    return k.pc.model.tsc_khz
+
+
+@arch.export()
+def __text_poke(k: Guest, func: fn_p, addr: void_p, src: void_p, length: size_t) -> void_p:
+    """Store code where the kernel would map the page a second time, writable. Follows arch/x86/kernel/alternative.c."""
+    if func == k.symbols.get("text_poke_memset"):
+        code = bytes([src & 0xFF]) * length
+    else:
+        code = k.read(src, length)
+    k.machine.patch(addr, code)
+    return addr
+
+
+@arch.export(also=("clear_page_rep", "clear_page_erms"))
+def clear_page_orig(k: Guest, page: void_p) -> None:
+    k.write(page, _ZERO_PAGE)
+
+
+@arch.export()
+def copy_page(k: Guest, to: void_p, source: void_p) -> None:
+    k.write(to, k.read(source, PAGE_SIZE))
+
+
+@arch.export()
+def clear_bss(k: Guest) -> None:
+    """Memory is zero at power-on."""

@@ -1,0 +1,315 @@
+"""Guest tasks that work for Python: every call from Python into the kernel runs in one, so that it may sleep.
+
+The first process of the kernel never executes a program; it serves here. It makes workers. A worker asks for a job (a
+trap), calls it, reports the result (a trap) and asks again. Between calls the machine simply rests inside the trap of the
+worker that asked last, so that a call costs two traps and no scheduling. A worker that is needed no longer parks itself in
+``schedule()``; one that died in its job (the kernel kills a task that oopses) is replaced.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kobox.errors import GuestError
+from kobox.kernel.guest import Guest
+from kobox.machine.machine import RAX, RIP
+from kobox.machine.unicorn_abi import REG
+
+_SIGCHLD = 17
+_CLONE_FS_FILES = 0x200 | 0x400
+_ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
+_SPARES = 2
+
+
+class TaskDied(GuestError):
+    """The guest killed the task that ran a job (an oops, or ``do_exit`` from inside it)."""
+
+
+class JobTimeout(GuestError):
+    """A job did not return within the virtual time it was given."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One call. ``task`` is the task_struct that runs it, ``result`` its 64-bit result once ``done``."""
+
+    function: int
+    arguments: tuple[int, ...]
+    comm: str = ""
+    task: int = 0
+    result: int = 0
+    done: bool = False
+    died: bool = False
+
+
+@dataclass(slots=True)
+class TaskState:
+    """What a snapshot keeps of this room."""
+
+    server: int = 0
+    parked: list[int] = field(default_factory=list)
+    resting: int = 0
+    """The worker inside whose trap the machine rests; 0: none."""
+
+    def copy(self) -> TaskState:
+        return TaskState(self.server, list(self.parked), self.resting)
+
+
+class Tasks:
+    """The workers of one guest."""
+
+    def __init__(self, guest: Guest) -> None:
+        self.guest = guest
+        self.state = TaskState()
+        self.jobs: deque[Job] = deque()
+        self.running: dict[int, Job] = {}
+        """Jobs in flight by worker task."""
+        self.virtual_limit_ns = 600 * 1_000_000_000
+        self.comm = "kobox"
+        area = guest.machine.area
+        self._ask = area.bare_stub("tasks: next job", self._on_ask)
+        self._done = area.stub("tasks: job done", self._on_done)
+        self._serve = area.bare_stub("tasks: serve", self._on_serve)
+        self._made = area.stub("tasks: worker made", self._on_made)
+        self._resume = area.bare_stub("tasks: in-place call done", self._on_resume)
+        self._in_place: list[tuple[dict[str, int], list[tuple[int, tuple[int, ...]]]]] = []
+        self._worker_entry = area.code(_worker_code(area._next, self._ask, self._done))
+        self._server_entry = area.code(_server_code(area._next, self._serve, self._made))
+        self._over: Callable[[], bool] = _never
+        layouts = guest.layouts
+        self._state_at = layouts.offset("task_struct", "__state")
+        self._exit_at = layouts.offset("task_struct", "exit_state")
+        self._usage_at = layouts.offset("task_struct", "usage")
+        self._idle_state = 0x402  # TASK_IDLE: TASK_UNINTERRUPTIBLE | TASK_NOLOAD, include/linux/sched.h
+
+    # -- starting -----------------------------------------------------------------------------------------------
+
+    def take_over_first_process(self) -> None:
+        """Called in the trap where the kernel would execute its init program: serve instead, for ever."""
+        self.state.server = self.guest.current
+        cpu = self.guest.machine.cpu
+        cpu.write(RIP, self._server_entry)
+
+    def bring_up(self) -> None:
+        """Run a booting kernel until its first process serves and a worker rests."""
+        machine = self.guest.machine
+        self._run(lambda: machine.idle and len(self.state.parked) >= _SPARES)
+        self._rest()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a worker rests, waiting for a job."""
+        return self.state.resting != 0
+
+    # -- calling ------------------------------------------------------------------------------------------------
+
+    def call(self, function: int, *arguments: int) -> int:
+        """Run one job to its end and return its result."""
+        job = self.start(function, *arguments)
+        self.finish(job)
+        if job.died:
+            raise TaskDied(f"the task that ran {self.guest.symbols.at(function) or hex(function)} was killed")
+        return job.result
+
+    def start(self, function: int, *arguments: int) -> Job:
+        """Queue a job; it runs when the machine runs next."""
+        job = Job(function, tuple(value & 0xFFFF_FFFF_FFFF_FFFF for value in arguments), self.comm)
+        self.jobs.append(job)
+        return job
+
+    def finish(self, job: Job, virtual_ns: int | None = None) -> None:
+        """Run the guest until the job has returned or its task is dead; ``JobTimeout`` after so much virtual time."""
+        machine = self.guest.machine
+        limit = machine.clock.now + (self.virtual_limit_ns if virtual_ns is None else virtual_ns)
+
+        def over() -> bool:
+            if job.done:
+                return self.ready or machine.idle
+            if machine.clock.now > limit and not self._check_dead(job):
+                raise JobTimeout("no result within its virtual time")
+            return self._check_dead(job)
+
+        self._run(over)
+        self._rest()
+
+    def run_until_blocked(self, job: Job) -> None:
+        """Run until the job has ended, or until everything in the guest waits for time to pass."""
+        machine = self.guest.machine
+        self._run(lambda: (job.done and self.ready) or self._check_dead(job) or machine.idle)
+
+    def sleep(self, nanoseconds: int) -> None:
+        """Let virtual time pass: the guest's timers and work run."""
+        self.call(self.guest.symbol("msleep"), max(1, nanoseconds // 1_000_000))
+
+    def _run(self, over: Callable[[], bool]) -> None:
+        machine = self.guest.machine
+        if self.jobs:
+            if self.ready:
+                self._give(self.jobs.popleft())
+            elif machine.idle:
+                self._wake_spare()
+        elif self.state.server and over():
+            return
+        self._over = over
+        try:
+            machine.run(over)
+        finally:
+            self._over = _never
+
+    def _rest(self) -> None:
+        """Bring some worker to its resting place, after the last one died or blocked."""
+        machine = self.guest.machine
+        if not self.ready:
+            self._run(lambda: machine.idle or self.ready)
+        if not self.ready:
+            self._wake_spare()
+            self._run(lambda: self.ready)
+
+    def _wake_spare(self) -> None:
+        """At idle: make a parked worker runnable, or ask the server for a new one."""
+        self._check_parked()
+        task = self.state.parked.pop() if self.state.parked else self.state.server
+        self.call_in_place(self.guest.symbol("wake_up_process"), task)
+
+    def _check_parked(self) -> None:
+        self.state.parked = [task for task in self.state.parked if not self._is_dead(task)]
+
+    def _is_dead(self, task: int) -> bool:
+        return self.guest.read_uint(task + self._exit_at, 4) != 0
+
+    def _check_dead(self, job: Job) -> bool:
+        if job.task and not job.died and self._is_dead(job.task):
+            job.died = True
+            self.running.pop(job.task, None)
+        return job.died
+
+    # -- calls in the middle of a trap --------------------------------------------------------------------------
+
+    def call_in_place(self, function: int, *arguments: int) -> None:
+        """From a trap handler (or at idle): have the present task call ``function`` before it goes on.
+
+        All registers are put back afterwards; the result is lost. Several may be queued; they run in order.
+        """
+        machine = self.guest.machine
+        if self._in_place and self._in_place[-1][1]:
+            self._in_place[-1][1].append((function, arguments))
+            return
+        self._in_place.append((machine.registers(), []))
+        self._enter(function, arguments)
+
+    def _enter(self, function: int, arguments: tuple[int, ...]) -> None:
+        machine = self.guest.machine
+        registers = self._in_place[-1][0]
+        rsp = (registers["rsp"] - 256 & ~15) - 8
+        machine.pages.write(rsp, struct.pack("<Q", self._resume))
+        values = dict(zip(_ARGUMENTS, (a & 0xFFFF_FFFF_FFFF_FFFF for a in arguments), strict=False))
+        machine.set_registers(values | {"rsp": rsp, "rip": function, "rax": 0})
+
+    def _on_resume(self) -> None:
+        registers, more = self._in_place[-1]
+        if more:
+            function, arguments = more.pop(0)
+            self._enter(function, arguments)
+            return
+        self._in_place.pop()
+        self.guest.machine.set_registers(registers)
+
+    # -- traps --------------------------------------------------------------------------------------------------
+
+    def _on_serve(self) -> None:
+        """The first process asks whether to make a worker (rax: entry of the worker, or 0 to wait)."""
+        cpu = self.guest.machine.cpu
+        if self.ready or len(self.state.parked) >= _SPARES:
+            self._park(self._server_entry)
+            return
+        maker = self.guest.first_symbol("user_mode_thread", "kernel_thread")
+        cpu.write(REG["rdi"], self._worker_entry)
+        cpu.write(REG["rsi"], 0)
+        cpu.write(REG["rdx"], _CLONE_FS_FILES | _SIGCHLD)
+        cpu.write(REG["rcx"], _CLONE_FS_FILES | _SIGCHLD)
+        cpu.write(RAX, maker)
+
+    def _on_made(self) -> None:
+        """The server made a worker; let it run."""
+        self._yield()
+
+    def _on_ask(self) -> None:
+        """A worker asks for a job."""
+        task = self.guest.current
+        if self.jobs:
+            self.state.resting = task
+            self._give(self.jobs.popleft())
+        elif self.ready:
+            self._park_worker(task)
+        else:
+            self.state.resting = task
+            if not self._over():
+                self.state.resting = 0
+                self._park_worker(task)
+
+    def _give(self, job: Job) -> None:
+        """Hand a job to the worker in whose trap the machine rests."""
+        machine, task = self.guest.machine, self.state.resting
+        self.state.resting = 0
+        job.task = task
+        self.running[task] = job
+        self.guest.write(
+            task + self.guest.layouts.offset("task_struct", "comm"), job.comm.encode()[:15].ljust(16, b"\0")
+        )
+        values = dict(zip(_ARGUMENTS, job.arguments, strict=False))
+        machine.set_registers(values | {"rax": job.function})
+
+    def _on_done(self) -> None:
+        job = self.running.pop(self.guest.current, None)
+        if job is not None:
+            job.result = self.guest.machine.area.arguments()[0]
+            job.done = True
+
+    def _park_worker(self, task: int) -> None:
+        self.state.parked.append(task)
+        self._park(self._worker_entry)
+
+    def _park(self, resume: int) -> None:
+        """The present task goes to sleep in ``schedule()`` and continues at ``resume`` when woken."""
+        machine = self.guest.machine
+        self.guest.write_uint(self.guest.current + self._state_at, self._idle_state, 4)
+        self._call_then(self.guest.symbol("schedule"), resume)
+
+    def _yield(self) -> None:
+        self._call_then(self.guest.symbol("schedule"), self._server_entry)
+
+    def _call_then(self, function: int, resume: int) -> None:
+        """Leave the stub for good: call ``function`` with the stack as before the stub was called, then ``resume``."""
+        cpu = self.guest.machine.cpu
+        rsp = cpu.read(REG["rsp"])
+        self.guest.machine.pages.write(rsp, struct.pack("<Q", resume))
+        cpu.write(RIP, function)
+
+
+def _never() -> bool:
+    return False
+
+
+def _worker_code(address: int, ask: int, done: int) -> bytes:
+    """``for (;;) { fn = ask(); if (fn) done(fn(...)); }``: ask leaves the function in rax and the arguments in place."""
+    code = bytearray()
+
+    def call(target: int) -> None:
+        code.extend(b"\xe8" + struct.pack("<i", target - (address + len(code) + 5)))
+
+    code += b"\x48\x83\xe4\xf0"  # and rsp, -16
+    call(ask)
+    code += b"\xff\xd0"  # call rax
+    code += b"\x48\x89\xc7"  # mov rdi, rax
+    call(done)
+    code += b"\xeb" + struct.pack("<b", -(len(code) + 2))
+    return bytes(code)
+
+
+def _server_code(address: int, serve: int, made: int) -> bytes:
+    """``for (;;) { maker = serve(); made(maker(...)); }``."""
+    return _worker_code(address, serve, made)
+
