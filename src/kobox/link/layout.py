@@ -73,6 +73,8 @@ class KallsymsPlan:
 
     core_region: str
     init_region: str
+    init_symtab: int
+    init_strtab: int
     core_symtab: int
     core_strtab: int
     core_typetab: int
@@ -208,7 +210,7 @@ class _Planner:
         symtab, strtab = view.index.sym, view.index.str
         align = view.sections[symtab].addralign or 1
         self.flags[symtab] |= SHF.ALLOC
-        self.place(init, symtab)
+        init_symtab = self.place(init, symtab)
         kept, strings = self._kept_symbols()
         core_symtab = _align(sizes[core], align)
         core_strtab = (core_symtab + len(kept) * SYM_SIZE) & U32
@@ -216,13 +218,23 @@ class _Planner:
         sizes[core] = (core_typetab + len(kept)) & U32
         self.end_of(core)
         self.flags[strtab] |= SHF.ALLOC
-        self.place(init, strtab)
+        init_strtab = self.place(init, strtab)
         sizes[init] = mod_kallsyms = _align(sizes[init], 8)
         init_typetab = mod_kallsyms + self.rules.sizes["mod_kallsyms"]
         sizes[init] = (init_typetab + view.sections[symtab].size // SYM_SIZE) & U32
         self.end_of(init)
         return KallsymsPlan(
-            core, init, core_symtab, core_strtab, core_typetab, strings, kept, mod_kallsyms, init_typetab
+            core_region=core,
+            init_region=init,
+            init_symtab=init_symtab,
+            init_strtab=init_strtab,
+            core_symtab=core_symtab,
+            core_strtab=core_strtab,
+            core_typetab=core_typetab,
+            strings=strings,
+            kept=kept,
+            mod_kallsyms=mod_kallsyms,
+            init_typetab=init_typetab,
         )
 
     def end_of(self, region: str) -> None:

@@ -24,6 +24,7 @@ class Rules:
     in another order.
     ``name_offset``: of ``module.name``, or None when unknown.
     ``sizes``: size in bytes by structure name.
+    ``orc_terminator_mask``: the bits of an ORC entry's last two bytes that are all zero in an entry that ends a range.
     """
 
     strict_rwx: bool = True
@@ -35,6 +36,7 @@ class Rules:
     allow_missing_namespace: bool = False
     memories: bool = False
     name_offset: int | None = None
+    orc_terminator_mask: int = 0
     sizes: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -45,6 +47,7 @@ class Rules:
         *,
         memories: bool = False,
         name_offset: int | None = None,
+        orc_terminator_mask: int = 0,
     ) -> Rules:
         """Rules of a kernel with these structure ``sizes`` and ``CONFIG_*`` values (``{"CONFIG_SMP": "y"}``)."""
 
@@ -61,6 +64,7 @@ class Rules:
             allow_missing_namespace=on("MODULE_ALLOW_MISSING_NAMESPACE_IMPORTS"),
             memories=memories,
             name_offset=name_offset,
+            orc_terminator_mask=orc_terminator_mask,
             sizes=sizes,
         )
 
@@ -73,4 +77,4 @@ class Rules:
 def default_rules() -> Rules:
     """Rules for linking without a kernel at hand, from the data file beside this module."""
     data = json.loads(resources.files(__package__).joinpath("sizes.json").read_text(encoding="utf-8"))
-    return Rules(name_offset=data["name_offset"], sizes=data["sizes"])
+    return Rules(name_offset=data["name_offset"], orc_terminator_mask=data["orc_terminator_mask"], sizes=data["sizes"])

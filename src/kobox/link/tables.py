@@ -1,0 +1,139 @@
+"""The tables a module carries: what fields of ``struct module`` that name one point to; sorting two of them.
+
+Follows ``find_module_sections`` of kernel/module/main.c, ``module_bug_finalize``, and what arch/x86's
+``module_finalize`` notes for the unwinder. Entry sizes come from the kernel at hand; pointers and distances have the size their kind has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from operator import add, le
+from struct import Struct
+from typing import NamedTuple
+
+from kobox.link.rules import Rules
+from kobox.link.validity import LoadView
+
+POINTER, DISTANCE, BYTE = 8, 4, 1
+_OFFSETS = Struct("<i")
+
+
+class _Field(NamedTuple):
+    """A table: pointer and count members of ``struct module``, section names (the first one present), entry."""
+
+    pointer: str
+    counter: str
+    sections: tuple[str, ...]
+    entry: str | int
+    loaded_only: bool = True
+
+
+FIELDS = (
+    _Field("kp", "num_kp", ("__param",), "kernel_param"),
+    _Field("syms", "num_syms", ("__ksymtab",), "kernel_symbol"),
+    _Field("crcs", "", ("__kcrctab",), DISTANCE),
+    _Field("gpl_syms", "num_gpl_syms", ("__ksymtab_gpl",), "kernel_symbol"),
+    _Field("gpl_crcs", "", ("__kcrctab_gpl",), DISTANCE),
+    _Field("ctors", "num_ctors", (".ctors", ".init_array"), POINTER),
+    _Field("noinstr_text_start", "noinstr_text_size", (".noinstr.text",), BYTE),
+    _Field("tracepoints_ptrs", "num_tracepoints", ("__tracepoints_ptrs",), DISTANCE),
+    _Field("srcu_struct_ptrs", "num_srcu_structs", ("___srcu_struct_ptrs",), POINTER),
+    _Field("bpf_raw_events", "num_bpf_raw_events", ("__bpf_raw_tp_map",), "bpf_raw_event_map"),
+    _Field("btf_data", "btf_data_size", (".BTF",), BYTE, False),
+    _Field("btf_base_data", "btf_base_data_size", (".BTF.base",), BYTE, False),
+    _Field("jump_entries", "num_jump_entries", ("__jump_table",), "jump_entry"),
+    _Field("trace_events", "num_trace_events", ("_ftrace_events",), POINTER),
+    _Field("trace_evals", "num_trace_evals", ("_ftrace_eval_map",), POINTER),
+    _Field("trace_bprintk_fmt_start", "num_trace_bprintk_fmt", ("__trace_printk_fmt",), POINTER),
+    _Field("ftrace_callsites", "num_ftrace_callsites", ("__mcount_loc", "__patchable_function_entries"), POINTER),
+    _Field("ei_funcs", "num_ei_funcs", ("_error_injection_whitelist",), "error_injection_entry"),
+    _Field("kprobes_text_start", "kprobes_text_size", (".kprobes.text",), BYTE),
+    _Field("kprobe_blacklist", "num_kprobe_blacklist", ("_kprobe_blacklist",), POINTER),
+    _Field("printk_index_start", "printk_index_size", (".printk_index",), POINTER),
+    _Field("static_call_sites", "num_static_call_sites", (".static_call_sites",), "static_call_site"),
+    _Field("kunit_init_suites", "num_kunit_init_suites", (".kunit_init_test_suites",), POINTER),
+    _Field("kunit_suites", "num_kunit_suites", (".kunit_test_suites",), POINTER),
+    _Field("extable", "num_exentries", ("__ex_table",), "exception_table_entry"),
+    _Field("dyndbg.descs", "dyndbg.num_descs", ("__dyndbg",), "_ddebug"),
+    _Field("dyndbg.classes", "dyndbg.num_classes", ("__dyndbg_classes",), "ddebug_class_map"),
+    _Field("bug_table", "num_bugs", ("__bug_table",), "bug_entry", False),
+    _Field("arch.orc_unwind_ip", "arch.num_orcs", (".orc_unwind_ip",), DISTANCE, False),
+    _Field("arch.orc_unwind", "", (".orc_unwind",), "orc_entry", False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table of a module.
+
+    ``address`` is 0 for a section that is not loaded (``section`` says where in the file it is). ``count`` is None
+    where the kernel at hand has no such entry type, hence no size. ``count_field`` is empty where no member counts.
+    """
+
+    field: str
+    count_field: str
+    section: int
+    address: int
+    size: int
+    count: int | None
+
+
+def find_tables(view: LoadView, addresses: Sequence[int], rules: Rules) -> dict[str, Table]:
+    """The tables that ``view`` has, by the field of ``struct module`` that points to them."""
+    found: dict[str, Table] = {}
+    for field in FIELDS:
+        find = view.find if field.loaded_only else view.find_any
+        section = next(filter(None, map(find, field.sections)), 0)
+        if not section:
+            continue
+        size = view.sections[section].size
+        entry = rules.sizes.get(field.entry, 0) if isinstance(field.entry, str) else field.entry
+        found[field.pointer] = Table(
+            field.pointer, field.counter, section, addresses[section], size, size // entry if entry else None
+        )
+    return found
+
+
+def has_both_constructor_tables(view: LoadView) -> bool:
+    """A kernel with constructors refuses a module with ``.ctors`` and ``.init_array`` (EINVAL)."""
+    return bool(view.find(".ctors") and view.find(".init_array"))
+
+
+def sort_extable(table: memoryview, rules: Rules) -> None:
+    """Sort the exception table by the address of the faulting instruction; entries hold distances from themselves."""
+    entry = rules.sizes["exception_table_entry"]
+    total = len(table) // entry * entry
+    at = range(0, total, entry)
+    insns = [_OFFSETS.unpack_from(table, place)[0] + place for place in at]
+    if all(map(le, insns, insns[1:])):
+        return
+    old = bytes(table)
+    for place, number in zip(at, sorted(range(len(insns)), key=insns.__getitem__), strict=True):
+        moved = number * entry - place
+        (fixup,) = _OFFSETS.unpack_from(old, number * entry + DISTANCE)
+        table[place : place + entry] = old[number * entry : (number + 1) * entry]
+        _OFFSETS.pack_into(table, place, insns[number] - place)
+        _OFFSETS.pack_into(table, place + DISTANCE, fixup + moved)
+
+
+def sort_orc(ips: memoryview, entries: memoryview, rules: Rules) -> bool:
+    """Sort the unwinder's two parallel tables by address; True if they were not in order.
+
+    Of two entries for one address the one that only ends a range goes first.
+    """
+    size = rules.sizes["orc_entry"]
+    total = min(len(ips) // DISTANCE, len(entries) // size)
+    distances = ips[: total * DISTANCE].cast("i").tolist()
+    places = list(map(add, distances, count(0, DISTANCE)))
+    if all(map(le, places, places[1:])) and len(set(places)) == total:
+        return False
+    old = bytes(entries)
+    flags = [int.from_bytes(old[at + size - 2 : at + size], "little") for at in range(0, total * size, size)]
+    goes_on = [bool(flag & rules.orc_terminator_mask) for flag in flags]
+    order = sorted(range(total), key=lambda number: (places[number], goes_on[number]))
+    for place, number in enumerate(order):
+        _OFFSETS.pack_into(ips, place * DISTANCE, places[number] - place * DISTANCE)
+    entries[: total * size] = b"".join([old[number * size : (number + 1) * size] for number in order])
+    return True

@@ -1,0 +1,106 @@
+"""A module's tables by field of ``struct module``, and the two that are sorted."""
+
+from __future__ import annotations
+
+import struct
+
+from builders import ALLOC, WRITE, KoBuilder
+from kobox.link.rules import Rules, default_rules
+from kobox.link.tables import FIELDS, find_tables, has_both_constructor_tables, sort_extable, sort_orc
+from linking import chain
+
+RULES = default_rules()
+
+
+def test_a_table_has_address_and_count_from_the_kernels_sizes() -> None:
+    module = KoBuilder("hello").module().param("one").param("two").export("three", crc=3)
+    done = chain(module)
+    tables = find_tables(done.view, done.addresses, RULES)
+    assert (tables["kp"].address, tables["kp"].count, tables["kp"].count_field) == (
+        done.address_of("__param"),
+        2,
+        "num_kp",
+    )
+    assert (tables["syms"].count, tables["crcs"].count_field) == (1, "")
+    assert "gpl_syms" not in tables
+
+
+def test_a_cut_off_last_entry_does_not_count() -> None:
+    done = chain(KoBuilder("hello").module().section("__param", bytes(99), align=8))
+    assert find_tables(done.view, done.addresses, RULES)["kp"].count == 2
+
+
+def test_a_table_whose_entries_the_kernel_does_not_know_has_no_count() -> None:
+    done = chain(KoBuilder("hello").module().section("__dyndbg", bytes(56), align=8))
+    assert find_tables(done.view, done.addresses, Rules())["dyndbg.descs"].count is None
+
+
+def test_a_section_that_is_not_loaded_is_no_table_except_where_the_kernel_does_not_ask() -> None:
+    module = KoBuilder("hello").module().section("__param", bytes(40), flags=0).section(".BTF", b"btf", flags=0)
+    done = chain(module)
+    tables = find_tables(done.view, done.addresses, RULES)
+    assert "kp" not in tables
+    assert (tables["btf_data"].address, tables["btf_data"].count) == (0, 3)
+
+
+def test_either_section_of_traced_functions_is_found() -> None:
+    for name in ("__mcount_loc", "__patchable_function_entries"):
+        done = chain(KoBuilder("hello").module().section(name, bytes(16), flags=ALLOC | WRITE, align=8))
+        assert find_tables(done.view, done.addresses, RULES)["ftrace_callsites"].count == 2
+
+
+def test_two_kinds_of_constructors_are_one_too_many() -> None:
+    module = KoBuilder("hello").module().section(".ctors", bytes(8))
+    assert not has_both_constructor_tables(chain(module).view)
+    assert has_both_constructor_tables(chain(module.section(".init_array", bytes(8))).view)
+
+
+def test_no_field_is_listed_twice() -> None:
+    pointers = [field.pointer for field in FIELDS]
+    assert len(pointers) == len(set(pointers))
+
+
+def test_the_exception_table_is_sorted_and_still_points_to_the_same_places() -> None:
+    wanted = [(0x500, 0x900, 3), (0x100, 0x910, 2), (0x300, 0x920, 1)]
+    table = bytearray()
+    for insn, fixup, kind in wanted:
+        at = len(table)
+        table += struct.pack("<iii", insn - at, fixup - at - 4, kind)
+    sort_extable(memoryview(table), RULES)
+    entries = [
+        (insn + 12 * number, fixup + 12 * number + 4, kind)
+        for number, (insn, fixup, kind) in enumerate(struct.iter_unpack("<iii", table))
+    ]
+    assert entries == sorted(wanted)
+
+
+def test_a_sorted_exception_table_is_not_touched() -> None:
+    table = memoryview(struct.pack("<iiiiii", 0, 8, 1, 0, 8, 2))
+    sort_extable(table, RULES)  # read-only memory: writing would raise
+    assert table.readonly
+
+
+def orc(places: list[int], flags: list[int]) -> tuple[bytearray, bytearray]:
+    ips = bytearray(b"".join(struct.pack("<i", place - 4 * number) for number, place in enumerate(places)))
+    return ips, bytearray(b"".join(struct.pack("<hhH", number, 0, flag) for number, flag in enumerate(flags)))
+
+
+def test_unwind_entries_are_sorted_together() -> None:
+    ips, entries = orc([0x30, 0x10, 0x20], [5, 5, 5])
+    assert sort_orc(memoryview(ips), memoryview(entries), RULES)
+    places = [distance + 4 * number for number, (distance,) in enumerate(struct.iter_unpack("<i", ips))]
+    assert places == [0x10, 0x20, 0x30]
+    assert [offset for offset, _, _ in struct.iter_unpack("<hhH", entries)] == [1, 2, 0]
+
+
+def test_an_entry_that_ends_a_range_goes_before_one_that_starts_another_there() -> None:
+    ips, entries = orc([0x10, 0x20, 0x20], [5, 5, 0])
+    assert sort_orc(memoryview(ips), memoryview(entries), RULES)
+    assert [flags for _, _, flags in struct.iter_unpack("<hhH", entries)] == [5, 0, 5]
+
+
+def test_sorted_unwind_entries_are_left_alone() -> None:
+    ips, entries = orc([0x10, 0x20, 0x30], [5, 0, 5])
+    before = bytes(ips)
+    assert not sort_orc(memoryview(ips), memoryview(entries), RULES)
+    assert ips == before
