@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.tools.playback import Playback
-from tools import replay_golden
 from tools.golden_compare import normal_log, normal_text, tree_delta
 from tools.golden_files import CaseFiles, Unavailable
 from tools.golden_kernel import Entry, Record, delete_flags, errno_name
+
+from tools import replay_golden
 
 HELLO = "/sys/module/hello"
 
