@@ -40,11 +40,19 @@ def instruction_at(data: bytes, address: int, registers: Registers | None = None
 
 
 def with_instructions(oops: Oops) -> Oops:
-    """The same report with its code bytes decoded."""
+    """The same report with its code bytes decoded.
+
+    A log does not tell where the code lay; then addresses count from the start of the function, and what lies before
+    it is left out.
+    """
     if oops.instructions or not oops.code:
         return oops
-    ip = oops.registers.ip if oops.registers else None
-    return replace(oops, instructions=decode(oops.code, ip, oops.registers))
+    if oops.registers and oops.registers.ip:
+        return replace(oops, instructions=decode(oops.code, oops.registers.ip, oops.registers))
+    code, ip = oops.code, oops.symbol.offset if oops.symbol else oops.code.ip_offset
+    before = min(ip, code.ip_offset)
+    trimmed = Code(ip - before, code.data and code.data[code.ip_offset - before :], before)
+    return replace(oops, code=trimmed, instructions=decode(trimmed, ip, oops.registers))
 
 
 def _engine() -> Any:

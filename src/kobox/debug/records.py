@@ -40,6 +40,8 @@ class Kind(Enum):
     LOCKDEP = "lockdep"
     PANIC = "panic"
     STACK_DUMP = "stack-dump"
+    PLACES = "places"
+    """No report at all: addresses that somebody wants to know."""
 
     @property
     def kills_task(self) -> bool:

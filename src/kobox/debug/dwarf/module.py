@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,6 +71,46 @@ class ModuleDebug:
             return ()
         best = min(score for score, _ in scored)
         return tuple(dict.fromkeys(place for score, place in scored if score == best))
+
+    def place_in_core(self, offset: int) -> Place | None:
+        """Where ``offset`` from the start of the loaded module lies: its code comes first, init code apart from it."""
+        at = 0
+        for section in self.elf.sections:
+            code = section.flags & SHF.ALLOC and section.flags & SHF.EXECINSTR
+            if not code or section.name.startswith(".init"):
+                continue
+            align = max(section.addralign, 1)
+            at = (at + align - 1) // align * align
+            if at <= offset < at + section.size:
+                return Place(section.index, offset - at)
+            at += section.size
+        return None
+
+    def bytes_around(self, place: Place, before: int, after: int) -> tuple[bytes, int]:
+        """Code bytes of the file around a place, as far as its section goes, and how many lie before it."""
+        whole = self.elf.bytes_of(self.elf.sections[place.section_idx])
+        start = max(place.offset - before, 0)
+        return bytes(whole[start : place.offset + after]), place.offset - start
+
+    def label_in(self, place: Place, size: int) -> str | None:
+        """What the linker will put into ``size`` bytes of code: the symbol of the relocation there, if there is one."""
+        rows = self._relocations.get(place.section_idx, [])
+        at = bisect_left(rows, place.offset, key=lambda row: row[0])
+        if at == len(rows) or rows[at][0] >= place.offset + size:
+            return None
+        _, symbol, addend = rows[at]
+        name = self.elf.label(symbol)
+        return f"{name}{addend:+#x}" if name.startswith(".") else name
+
+    @cached_property
+    def _relocations(self) -> dict[int, list[tuple[int, int, int]]]:
+        """(offset, symbol, addend) by section, for sections with code."""
+        found: dict[int, list[tuple[int, int, int]]] = {}
+        for section in self.elf.sections:
+            if section.flags & SHF.EXECINSTR:
+                tables = self.elf.relocations_of(section)
+                found[section.index] = sorted((row[0], row[2], row[3]) for table in tables for row in table)
+        return found
 
     def _place(self, index: int, symbol: Symbol) -> Place | None:
         section_idx = self.elf.symbols.shndxs[index]
