@@ -125,7 +125,8 @@ def packages(release: str) -> list[str]:
         raise NoHeaders(f"{release} does not look like a Debian kernel release")
     version, abi, plus = parts["version"], parts["abi"], re.search(r"\+.*$", parts["abi"])
     kbuild = f"linux-kbuild-{abi if plus else version}"
-    return [f"linux-headers-{release}", f"linux-headers-{abi}-common", kbuild]
+    common = "common-rt" if parts["flavour"].startswith("rt-") else "common"
+    return [f"linux-headers-{release}", f"linux-headers-{abi}-{common}", kbuild]
 
 
 def current_release(flavour: str = "amd64") -> str:

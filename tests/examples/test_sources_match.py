@@ -79,3 +79,8 @@ def test_every_example_has_our_licence_and_a_description(name: str) -> None:
     assert module.modinfo.get("description")
     source = (EXAMPLES / f"{name}.c").read_text()
     assert source.startswith("// SPDX-License-Identifier: MIT OR GPL-2.0\n/*\n * " + Path(name).name + ": ")
+
+
+def test_the_readme_lists_every_example_and_no_other() -> None:
+    listed = re.findall(r"^\| `(\w+)` \|", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(Path(name).name for name in MODULES)
