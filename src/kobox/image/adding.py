@@ -11,7 +11,7 @@ from kobox.image import apt
 from kobox.image.cache import Cache
 from kobox.image.deb import Deb, extract, read_deb
 from kobox.image.image import Image, Progress
-from kobox.image.store import Added, Found, add_image, beside, look_for_kernel, workspace
+from kobox.image.store import Added, Found, add_image, beside, kernels_of, look_for_kernel, workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +73,18 @@ def add_debian(
 
 
 def _kernel_of(root: Path, debs: Sequence[Deb]) -> Found:
-    boot = root / "boot"
-    kernels = sorted(boot.glob("vmlinu[xz]-*")) if boot.is_dir() else []
+    kernels = kernels_of(root)
     names = ", ".join(deb.path.name for deb in debs)
     if len(kernels) != 1:
-        what = "several kernels" if kernels else "no kernel (boot/vmlinuz-RELEASE)"
+        what = "several kernels" if kernels else "no kernel"
         raise UsageError(
-            f"{names}: {what} in there", "give linux-image-RELEASE, and linux-modules-RELEASE if it exists"
+            f"{names}: {what} in there", "give all packages of one kernel: linux-image, linux-binary, linux-modules"
         )
     return beside(kernels[0], root)
 
 
 def _merge_usr(root: Path) -> None:
-    """Newer packages keep modules in ``usr/lib/modules``; an image's root has them in ``lib/modules``."""
+    """Newer packages have ``usr/lib/modules``, a merged system sees them as ``lib/modules``; so does this root."""
     merged, modules = root / "usr/lib/modules", root / "lib/modules"
     if merged.is_dir() and not modules.exists():
         modules.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,6 @@ DEFAULT_FLAVOUR = "amd64"
 _SUITE = re.compile(r"[a-z][a-z0-9-]*")
 _RELEASE = re.compile(r"[a-z0-9][a-zA-Z0-9.+~-]*")
 _IMAGE = "linux-image-"
-_PARTS = ("linux-modules-", "linux-base-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +116,12 @@ def _resolve(apt: Apt, wanted: str) -> str | None:
 
 
 def _parts_of(apt: Apt, image: str) -> list[str]:
-    """Packages that newer suites split off the image."""
-    return [part for part in _depends(apt.fields(image) or {}) if part.startswith(_PARTS) and part[-1:] != "e"]
+    """Packages that newer suites split off the image: kernel file, modules, configuration of the same release."""
+    release = image.removeprefix(_IMAGE).removesuffix("-unsigned")
+    names = _depends(apt.fields(image) or {})
+    return [
+        name for name in names if name.startswith("linux-") and name.removesuffix("-unsigned").endswith(f"-{release}")
+    ]
 
 
 def _headers_of(apt: Apt, image: str) -> list[str]:

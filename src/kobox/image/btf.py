@@ -29,6 +29,8 @@ _ENUM_UNSIGNED = struct.Struct("<II")
 _ENUM64 = struct.Struct("<III")
 _MAGIC = 0xEB9F
 _POINTER_SIZE = 8
+_DEEPEST = 64
+"""Types that refer on and on: more than these only in a damaged file."""
 _STEP = re.compile(r"([A-Za-z_]\w*)|\[(\d+)\]")
 
 
@@ -154,22 +156,39 @@ class Type:
     def strip(self) -> Type:
         """The type behind typedefs and qualifiers."""
         found = self
-        while found.kind in _MODIFIERS:
+        for _ in range(_DEEPEST):
+            if found.kind not in _MODIFIERS:
+                return found
             found = found.target
-        return found
+        raise self._endless()
 
     @property
     def size(self) -> int:
         """Bytes; 0 for void, functions, and a struct that is only declared."""
-        if self.kind in _SIZED:
-            return self._word
-        if self.kind is Kind.PTR:
-            return _POINTER_SIZE
-        if self.kind is Kind.ARRAY:
-            return self.count * self.target.size
-        if self.kind in _MODIFIERS or self.kind is Kind.VAR:
-            return self.target.size
-        return 0
+        found, count = self, 1
+        for _ in range(_DEEPEST):
+            if found.kind in _SIZED:
+                return count * found._word
+            if found.kind is Kind.PTR:
+                return count * _POINTER_SIZE
+            if found.kind is Kind.ARRAY:
+                count *= found.count
+            elif found.kind not in _MODIFIERS and found.kind is not Kind.VAR:
+                return 0
+            found = found.target
+        raise self._endless()
+
+    def untagged(self, *kinds: Kind) -> Type:
+        """The type behind type tags, and behind the kinds given."""
+        found = self
+        for _ in range(_DEEPEST):
+            if found.kind is not Kind.TYPE_TAG and found.kind not in kinds:
+                return found
+            found = found.target
+        raise self._endless()
+
+    def _endless(self) -> BadFile:
+        return BadFile(self.btf.name, f"type {self.id}", "refers to itself")
 
     @property
     def count(self) -> int:
@@ -227,7 +246,10 @@ class Type:
     def find(self, path: str) -> Member | None:
         """As ``member``, None when there is none: the way to probe for what differs between kernels."""
         if path not in self._places:
-            self._places[path] = self._walk(path)
+            try:
+                self._places[path] = self._walk(path)
+            except RecursionError:
+                raise self._endless() from None
         return self._places[path]
 
     def offset_of(self, path: str) -> int:
@@ -326,9 +348,12 @@ class Type:
     def declare(self, name: str = "") -> str:
         """The C declaration of something of this type: ``int (*name)(struct file *)``. A function is its prototype."""
         render = _RENDER.get(self.kind)
-        if render is not None:
+        if render is None:
+            return _spaced(_spelled(self), name)
+        try:
             return render(self, name)
-        return _spaced(_spelled(self), name)
+        except RecursionError:
+            raise self._endless() from None
 
 
 def _old_bit_field(kind: Type, bit_offset: int) -> tuple[int, int]:
@@ -352,10 +377,8 @@ def _spelled(kind: Type) -> str:
 
 def _declare_pointer(kind: Type, name: str) -> str:
     target = kind.target
-    while target.kind is Kind.TYPE_TAG:
-        target = target.target
     inner = f"*{name}"
-    return target.declare(f"({inner})" if target.kind in (Kind.ARRAY, Kind.FUNC_PROTO) else inner)
+    return target.declare(f"({inner})" if target.untagged().kind in (Kind.ARRAY, Kind.FUNC_PROTO) else inner)
 
 
 def _declare_array(kind: Type, name: str) -> str:
@@ -371,10 +394,7 @@ def _declare_prototype(kind: Type, name: str) -> str:
 
 def _declare_qualified(kind: Type, name: str) -> str:
     word, target = _QUALIFIERS[kind.kind], kind.target
-    inner = target
-    while inner.kind in _QUALIFIERS or inner.kind is Kind.TYPE_TAG:
-        inner = inner.target
-    if inner.kind is Kind.PTR:
+    if target.untagged(*_QUALIFIERS).kind is Kind.PTR:
         return target.declare(_spaced(word, name))
     return f"{word} {target.declare(name)}"
 

@@ -1,6 +1,7 @@
 """What the kernel exports to modules: ``__ksymtab*`` with its CRCs, licences and name spaces.
 
-Each record is three 32-bit distances from their own place: value, name, name space. Follows include/linux/export.h and
+Each record is three 32-bit distances from their own place: value, name, name space. Kernels keep GPL-only exports in a
+table of their own, newer ones in the common table with a byte of flags each. Follows include/linux/export.h and
 kernel/module/internal.h.
 """
 
@@ -17,7 +18,7 @@ from kobox.image.vmlinux import Layout
 
 _RECORD = struct.Struct("<QIIII")
 RECORD_SIZE = _RECORD.size
-_GPL, _HAS_CRC = 1, 2
+_GPL, _HAS_CRC = 1, 2  # the kernel's own flag, and one of this table
 _KSYM = struct.Struct("<iii")
 _MASK = 0xFFFFFFFFFFFFFFFF
 
@@ -37,11 +38,13 @@ def export_tables(flat: bytes, layout: Layout, symbols: Mapping[str, int], name:
     """The tables that ``Exports`` reads, in the kernel's order: by name, the common ones first."""
     records, names, strings = bytearray(), [], bytearray()
     namespaces: dict[bytes, int] = {}
-    for suffix, flags in (("", 0), ("_gpl", _GPL)):
-        table = _range(layout, symbols, f"__start___ksymtab{suffix}", f"__stop___ksymtab{suffix}", name)
-        crcs = _crcs(flat, layout, symbols, suffix, len(table) // _KSYM.size)
+    for suffix, gpl in (("", 0), ("_gpl", _GPL)):
+        table = _range(layout, symbols, f"ksymtab{suffix}")
         if len(table) % _KSYM.size:
             raise BadFile(name, f"__ksymtab{suffix}", "size is no multiple of its records'", len(table), _KSYM.size)
+        count = len(table) // _KSYM.size
+        crcs = _column(flat, _range(layout, symbols, f"kcrctab{suffix}"), "I", count)
+        flags = _column(flat, _range(layout, symbols, f"kflagstab{suffix}"), "B", count)
         for number, place in enumerate(table[:: _KSYM.size]):
             value, name_rel, namespace_rel = _KSYM.unpack_from(flat, place)
             export = _string(flat, place + 4 + name_rel, name)
@@ -51,7 +54,7 @@ def export_tables(flat: bytes, layout: Layout, symbols: Mapping[str, int], name:
                 strings += namespace + b"\0"
             address = (layout.text_base + place + value) & _MASK
             crc = 0 if crcs is None else crcs[number]
-            flag = flags | (0 if crcs is None else _HAS_CRC)
+            flag = gpl | (0 if crcs is None else _HAS_CRC) | (flags[number] & _GPL if flags else 0)
             records += _RECORD.pack(address, crc, flag, len(strings), namespaces[namespace])
             strings += export + b"\0"
             names.append(export)
@@ -95,17 +98,17 @@ class Exports(Mapping[str, Export]):
         return self._strings[start : self._strings.index(b"\0", start)].decode()
 
 
-def _range(layout: Layout, symbols: Mapping[str, int], start: str, stop: str, name: str) -> range:
-    if start not in symbols or stop not in symbols:
-        raise BadFile(name, "exports", f"no symbols {start} and {stop}")
-    return range(symbols[start] - layout.text_base, symbols[stop] - layout.text_base)
+def _range(layout: Layout, symbols: Mapping[str, int], table: str) -> range:
+    """Offsets in the flat kernel of a table, by the symbols around it; empty when this kernel has it not."""
+    start, stop = symbols.get(f"__start___{table}"), symbols.get(f"__stop___{table}")
+    return range(start - layout.text_base, stop - layout.text_base) if start and stop else range(0)
 
 
-def _crcs(flat: bytes, layout: Layout, symbols: Mapping[str, int], suffix: str, count: int) -> tuple[int, ...] | None:
-    start = symbols.get(f"__start___kcrctab{suffix}")
-    if start is None or symbols.get(f"__stop___kcrctab{suffix}", start) - start != 4 * count:
+def _column(flat: bytes, place: range, code: str, count: int) -> tuple[int, ...] | None:
+    """A number beside each export, None unless there is one for each."""
+    if len(place) != count * struct.calcsize(f"<{code}"):
         return None
-    return struct.unpack_from(f"<{count}I", flat, start - layout.text_base)
+    return struct.unpack_from(f"<{count}{code}", flat, place.start)
 
 
 def _string(flat: bytes, offset: int, name: str) -> bytes:

@@ -19,6 +19,7 @@ from kobox.errors import BadFile
 _DIGITS = b"0\x001\x002\x003\x004\x005\x006\x007\x008\x009\x00"
 _STEP = 256
 _MAX_NAME = 1024
+_MASK = 0xFFFFFFFFFFFFFFFF
 _MARKERS = re.compile(rb"(?s)(?=\0{4}(?:.[\x02-\xff].\0){2})")
 """Two more markers are asked for: a kernel of fewer than 513 symbols does not exist."""
 
@@ -111,7 +112,7 @@ def _find_names(data: bytes, markers_off: int, markers: tuple[int, ...]) -> tupl
     """Offsets of the count and of the names, and the count: names end where the markers begin and agree with them."""
     low, high = _STEP * (len(markers) - 1), _STEP * len(markers)
     last = markers_off - markers[-1]
-    for names_off in range(last // 4 * 4, max(8, last - _STEP * _MAX_NAME), -4):
+    for names_off in range(last // 4 * 4, max(8, last - _STEP * _MAX_NAME) - 1, -4):
         for count_off in (names_off - 8, names_off - 4):
             (count,) = struct.unpack_from("<I", data, count_off)
             if low < count <= high and _names_agree(data, names_off, count, markers_off, markers):
@@ -138,7 +139,8 @@ def _names_agree(data: bytes, names_off: int, count: int, markers_off: int, mark
 
 
 def _find_addresses(data: bytes, count_off: int, tokens_end: int, count: int, text_base: int) -> array[int] | None:
-    """The offsets stand before the count (up to 6.3) or behind the token index, their base right after them."""
+    """The offsets stand before the count (up to 6.3) or behind the token index, with their base right after them; newer
+    kernels have no base, and each offset is a distance from its own place."""
     size = 4 * count
     behind = [(off, pad) for off in range(-(-tokens_end // 4) * 4, tokens_end + 16, 4) for pad in (0, 4)]
     before = [(count_off - 8 - pad - size - gap, pad) for gap in (0, 4, 8) for pad in (0, 4)]
@@ -152,7 +154,20 @@ def _find_addresses(data: bytes, count_off: int, tokens_end: int, count: int, te
         addresses = _absolute(array("i", data[offsets_off : offsets_off + size]), base)
         if addresses is not None:
             return addresses
+    for offsets_off, _ in behind:
+        addresses = _from_own_places(data[offsets_off : offsets_off + size], text_base + offsets_off, len(data))
+        if addresses is not None and len(addresses) == count:
+            return addresses
     return None
+
+
+def _from_own_places(table: bytes, place: int, limit: int) -> array[int] | None:
+    """Addresses from distances that are each relative to their own place, None unless they ascend inside the kernel."""
+    offsets = array("i", table)
+    if not offsets or not -limit < offsets[0] < limit:
+        return None
+    addresses = array("Q", [(place + 4 * number + offset) & _MASK for number, offset in enumerate(offsets)])
+    return addresses if _ascends(addresses) else None
 
 
 def _absolute(offsets: array[int], base: int) -> array[int] | None:

@@ -26,6 +26,7 @@ RECORD = "image.json"
 _IMAGES = "images"
 _RELEASE = re.compile(r"\d[A-Za-z0-9._+~-]*")
 _KERNEL_NAMES = ("vmlinuz", "vmlinux", "bzImage")
+_MODULES = ("lib/modules", "usr/lib/modules")
 
 
 def _quiet(text: str) -> None:
@@ -95,15 +96,21 @@ def open_image(name: str | os.PathLike[str], cache: Cache | None = None, progres
 
 
 def look_for_kernel(path: Path) -> Found:
-    """The kernel at ``path``: the file itself, or the only one in a directory or its ``boot``."""
+    """The kernel at ``path``: the file itself, or the only one in a root (or a ``boot`` directory)."""
     if path.is_dir():
-        kernels = [file for folder in (path / "boot", path) for file in _kernels_in(folder)]
+        kernels = kernels_of(path) or _kernels_in(path)
         if not kernels:
-            raise UsageError(f"{path}: no vmlinuz in it or its boot directory")
+            raise UsageError(f"{path}: no kernel in it", hint="it should have boot/vmlinuz-RELEASE")
         if len(kernels) > 1:
             raise UsageError(f"{path}: several kernels: {', '.join(file.name for file in kernels)}", hint="name one")
         return beside(kernels[0], path)
     return beside(path, path.parent.parent if path.parent.name == "boot" else None)
+
+
+def kernels_of(root: Path) -> list[Path]:
+    """Kernel files of a root: those in ``boot``, else those that newer distributions keep beside the modules."""
+    modules = [folder for place in _MODULES for folder in sorted((root / place).glob("*"))]
+    return _kernels_in(root / "boot") or [file for folder in modules for file in _kernels_in(folder)]
 
 
 def beside(kernel: Path, root: Path | None) -> Found:
@@ -111,10 +118,10 @@ def beside(kernel: Path, root: Path | None) -> Found:
     if not kernel.is_file():
         raise UsageError(f"{kernel}: no such file")
     release = release_of(kernel.read_bytes(), str(kernel))
-    config = kernel.parent / f"config-{release}"
-    folders = [root / "lib/modules" / release, root / "usr/lib/modules" / release] if root else []
-    modules = next((folder for folder in folders if folder.is_dir()), None)
-    return Found(kernel, config if config.is_file() else None, modules, root)
+    folders = [root / place / release for place in _MODULES] if root else [kernel.parent]
+    modules = next((folder for folder in folders if folder.is_dir() and folder.name == release), None)
+    configs = [kernel.parent / f"config-{release}", *(folder / "config" for folder in (modules,) if folder)]
+    return Found(kernel, next((file for file in configs if file.is_file()), None), modules, root)
 
 
 def add_image(
