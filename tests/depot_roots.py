@@ -103,7 +103,8 @@ class DepotRoot:
         return self
 
     def _index(self, name: str, text: str | None, values: IndexValues) -> None:
-        values.add(b"zz_filler_of_the_index", 65535, b"zz_filler")  # a real index is never empty
+        if not values.packed():
+            values.add(b"filler_of_an_empty_index", 65535, b"filler")
         if text is not None:
             self._put(f"lib/modules/{self.release}/{name}", text.encode())
         self._put(f"lib/modules/{self.release}/{name}.bin", write_index(values))

@@ -12,9 +12,10 @@ from kobox.cli.kmod_face import Console, Stop, Where, binary_safe_output, print_
 from kobox.depot.config import Config, load_config, search_dirs
 from kobox.depot.plan import insert_plan_json, remove_plan_json
 from kobox.depot.resolve import Resolver, is_path
+from kobox.depot.systems import absolute, read_cmdline, release_of
 from kobox.depot.targets import IGNORE_MODVERSIONS, IGNORE_VERMAGIC, How, RootTarget, Target, insert, remove
-from kobox.depot.tree import ModuleTree, releases
-from kobox.errors import BadFile, UsageError
+from kobox.depot.tree import ModuleTree
+from kobox.errors import BadFile
 
 EPILOG = "example: kobox modprobe --root /mnt -S 6.1.0-56-amd64 --show-depends btrfs"
 
@@ -269,38 +270,18 @@ _OPTIONS: dict[str, _Option] = {
 def _tree(request: _Request) -> ModuleTree:
     if request.dirname is not None:
         release = request.release if request.release is not None else os.uname().release
-        return ModuleTree(_absolute(request.dirname), release, "lib/modules")
+        return ModuleTree(absolute(request.dirname), release, "lib/modules")
     if request.root is None:
         return ModuleTree("", request.release)
-    root = _absolute(request.root).rstrip("/")
-    return ModuleTree(root, request.release if request.release is not None else _release_of(root))
-
-
-def _absolute(path: str) -> str:
-    return path if path.startswith("/") else f"{os.getcwd()}/{path}"
-
-
-def _release_of(root: str) -> str:
-    """The running release if the root has it, else the only one it has."""
-    found = releases(root)
-    running = os.uname().release
-    if running in found or not found:
-        return running
-    if len(found) > 1:
-        raise UsageError(f"{root}: has several releases: {', '.join(found)}", hint="choose one with -S")
-    return found[0]
+    root = absolute(request.root).rstrip("/")
+    return ModuleTree(root, request.release if request.release is not None else release_of(root))
 
 
 def _config(request: _Request, tree: ModuleTree, console: Console) -> Config:
-    root = "" if request.root is None else _absolute(request.root).rstrip("/")
+    root = "" if request.root is None else absolute(request.root).rstrip("/")
     sources = request.config_paths or search_dirs(root)
     cmdline_name = f"{root}/proc/cmdline"
-    try:
-        with open(cmdline_name, encoding="utf-8", errors="surrogateescape") as file:
-            cmdline = file.read()
-    except OSError:
-        cmdline = None
-    config = load_config(sources, tree=tree.directory, cmdline=cmdline, cmdline_name=cmdline_name)
+    config = load_config(sources, tree=tree.directory, cmdline=read_cmdline(cmdline_name), cmdline_name=cmdline_name)
     for complaint in config.complaints:
         console.library(f"{complaint.reader}: {complaint.text}")
     return config

@@ -115,6 +115,12 @@ class Resolver:
         module = request.module(module_name(name))
         return request.removal(module, ignore_commands, (), Reason("uses a module that is to be removed"))
 
+    def effective_softdep(self, name: str) -> Softdep | None:
+        """The softdep line of a module because of which its install command is not run; None if it is run."""
+        request = _Request(self.config, self.tree)
+        pre, post, softdep = request.softdeps(request.module(name))
+        return softdep if pre or post else None
+
 
 def is_path(name: str) -> bool:
     return name.startswith(("/", "./"))
@@ -295,7 +301,7 @@ class _Request:
             return module.remove
         return _first_match(self.config.remove, module.name)
 
-    def _softdeps(self, module: _Module) -> tuple[list[_Module], list[_Module], Softdep | None]:
+    def softdeps(self, module: _Module) -> tuple[list[_Module], list[_Module], Softdep | None]:
         for softdep in self.config.softdeps:
             if glob_match(softdep.pattern, module.name):
                 return self._lookup_all(softdep.pre), self._lookup_all(softdep.post), softdep
@@ -359,7 +365,7 @@ class _Request:
             self._surround(module, why, order)
 
     def _surround(self, module: _Module, why: Reason, order: list[tuple[_Module, Reason]]) -> None:
-        pre, post, softdep = self._softdeps(module)
+        pre, post, softdep = self.softdeps(module)
         place = softdep.place if softdep else None
         for other in pre:
             self._visit(other, False, False, Reason(f"softdep {module.name} pre: {_called(other)}", place), order)
@@ -385,7 +391,7 @@ class _Request:
         return Insert(module.name, path, options, module.required, builtin, tuple(reasons))
 
     def _why_no_command(self, module: _Module, command: Command, ignore_commands: bool) -> Reason:
-        _, _, softdep = self._softdeps(module)
+        _, _, softdep = self.softdeps(module)
         what = f"install {command.pattern} ({command.place}) is not run"
         if ignore_commands or softdep is None:
             return Reason(f"{what}: install commands are ignored (-i)")
@@ -402,7 +408,7 @@ class _Request:
         command: Command | None = None
         reasons = [why]
         if not ignore_commands:
-            pre, post, softdep = self._softdeps(module)
+            pre, post, softdep = self.softdeps(module)
             command = self._remove(module)
         if command is not None:
             reasons.append(Reason(f"remove {command.pattern} replaces the removal", command.place))

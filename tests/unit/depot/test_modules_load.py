@@ -1,0 +1,22 @@
+"""What is loaded at boot because a list says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from depot_roots import DepotRoot
+from kobox.depot.config import Place
+from kobox.depot.modules_load import boot_modules
+
+
+def test_lists_are_read_in_order_and_the_command_line_comes_first(tmp_path: Path) -> None:
+    root = DepotRoot(tmp_path).conf("etc/modules-load.d/b.conf", "# comment\nfoo\n; other\n\nbar\n")
+    root.conf("lib/modules-load.d/a.conf", "early\n").conf("lib/modules-load.d/b.conf", "hidden\n")
+    root.conf("etc/modules", "old-style\n").write()
+    found = boot_modules(str(tmp_path), "quiet modules_load=x,y rd.modules-load=z")
+    assert [entry.name for entry in found] == ["x", "y", "z", "early", "foo", "bar", "old-style"]
+    assert found[4].place == Place(f"{tmp_path}/etc/modules-load.d/b.conf", 2)
+
+
+def test_a_root_without_lists_loads_nothing(tmp_path: Path) -> None:
+    assert boot_modules(str(tmp_path)) == []
