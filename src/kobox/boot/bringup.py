@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from kobox.boot import firmware
 from kobox.errors import GuestError
@@ -29,6 +30,8 @@ RAM_SIZE = 512 << 20
 OWN_BASE = 0xFFFF_FFFF_8010_0000
 """Guest address of kobox's own pages: in the kernel's 2 GiB, below where any kernel is linked."""
 OWN_SIZE = 8 << 20
+WINDOW_BASE, WINDOW_SIZE = 0x7000_0000_0000, 64 << 20
+"""User addresses for the buffers of system calls that Python makes."""
 
 _CR0, _CR4, _EFER = 0x8005_0033, 0xA0, 0xD01
 _KERNEL_CS, _KERNEL_DS = 0x10, 0x18
@@ -58,8 +61,8 @@ class Booted:
     log: Log
     dispatcher: Dispatcher
     sites: list[tuple[int, int, str]]
-    initcalls: list[tuple[int, int]] = field(default_factory=list)
-    """(address, result) of every initcall in the order of calling."""
+    report: dict[str, Any] = field(default_factory=dict)
+    """What the boot did: results of the initcalls, what was adopted."""
 
 
 Progress = Callable[[str], None]
@@ -68,12 +71,15 @@ Progress = Callable[[str], None]
 def assemble(image: Image, options: BootOptions) -> Booted:
     """The machine with everything wired but nothing patched and nothing in memory: common to boot and restore."""
     model = load_model(options.cpu)
-    machine = Machine(options.ram_size, OWN_SIZE, OWN_BASE)
+    machine = Machine(options.ram_size, OWN_SIZE, OWN_BASE, WINDOW_SIZE)
     pc = Pc(machine, model)
     guest = Guest(image, machine, pc)
     guest.tasks = Tasks(guest)
+    window = options.ram_size + OWN_SIZE
+    machine.pages.window = (WINDOW_BASE, WINDOW_BASE + WINDOW_SIZE, window)
     machine.pages.linear_base = image.read_int(image.symbols["page_offset_base"], 8)
     machine.pages.linear_end = machine.pages.linear_base + options.ram_size
+    machine.pages.stable_end = image.layout.virt_base + image.layout.phys_base + image.layout.flat_size
     return Booted(guest, Log(guest), Dispatcher(guest), [])
 
 
@@ -237,11 +243,12 @@ class _BootTraps:
         guest = self._guest
         guest.machine.cpu.write(REG["rax"], 0)
         texts = _Texts(guest)
+        calls = []
         for source, folder, kind in _MOUNTS:
-            guest.tasks.call_in_place(guest.symbol("init_mkdir"), texts.put(folder), 0o755)
-            guest.tasks.call_in_place(
-                guest.symbol("init_mount"), texts.put(source), texts.put(folder), texts.put(kind), 0, 0
-            )
+            target = texts.put(folder)
+            calls.append((guest.symbol("init_mkdir"), target, 0o755))
+            calls.append((guest.symbol("init_mount"), texts.put(source), target, texts.put(kind), 0, 0))
+        guest.tasks.call_in_place(*calls)
 
     def _on_run_init(self) -> None:
         self._guest.tasks.take_over_first_process()

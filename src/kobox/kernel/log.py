@@ -6,6 +6,7 @@ Formatting, levels, time stamps and continuation lines are the kernel's own; her
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kobox.kernel.guest import Guest
@@ -45,9 +46,10 @@ class Log:
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
-        self.records: list[LogRecord] = []
-        self.cleared = 0
-        """Index of the first record that ``dmesg`` shows after a clear."""
+        self._records: list[LogRecord] = []
+        self._load_older: Callable[[], list[LogRecord]] | None = None
+        self._older = 0
+        """How many records of a restored boot have not been loaded."""
         self._next = 0
         self._head_at = 0
         self._last_head = -1
@@ -61,14 +63,40 @@ class Log:
             for name in ("seq", "ts_nsec", "text_len", "facility", "flags", "level", "caller_id")
         }
 
+    @property
+    def records(self) -> list[LogRecord]:
+        """Everything since boot."""
+        if self._load_older is not None:
+            self._records[:0] = self._load_older()
+            self._load_older, self._older = None, 0
+        return self._records
+
     def mark(self) -> int:
         """A position: ``since(mark)`` gives what came after it."""
         self.read()
-        return len(self.records)
+        return self._older + len(self._records)
 
     def since(self, mark: int) -> list[LogRecord]:
+        """Records from a mark on."""
         self.read()
+        if mark >= self._older:
+            return self._records[mark - self._older :]
         return self.records[mark:]
+
+    def position(self) -> tuple[int, int]:
+        """(number of records, next sequence number): what ``rewind`` and ``restore`` take."""
+        return self._older + len(self._records), self._next
+
+    def rewind(self, position: tuple[int, int]) -> None:
+        """Forget what came after a position, as the ring has forgotten it."""
+        count, self._next = position
+        del self._records[max(0, count - self._older) :]
+        self._last_head = -1
+
+    def restore(self, position: tuple[int, int], load: Callable[[], list[LogRecord]]) -> None:
+        """Stand at a position of an earlier process; ``load`` reads its records when somebody wants them."""
+        self._older, self._next = position
+        self._records, self._load_older = [], load
 
     def drain_if_full(self) -> None:
         """Cheap enough for every trap: read the ring when many records wait in it."""
@@ -106,7 +134,7 @@ class Log:
         new.sort(key=lambda record: record.sequence)
         if new:
             self._next = new[-1].sequence + 1
-            self.records += new
+            self._records += new
 
     def _find_ring(self) -> None:
         guest = self._guest

@@ -53,9 +53,11 @@ class TaskState:
     parked: list[int] = field(default_factory=list)
     resting: int = 0
     """The worker inside whose trap the machine rests; 0: none."""
+    mm: int = 0
+    """The address space that all workers share."""
 
     def copy(self) -> TaskState:
-        return TaskState(self.server, list(self.parked), self.resting)
+        return TaskState(self.server, list(self.parked), self.resting, self.mm)
 
 
 class Tasks:
@@ -74,15 +76,16 @@ class Tasks:
         self._done = area.stub("tasks: job done", self._on_done)
         self._serve = area.bare_stub("tasks: serve", self._on_serve)
         self._made = area.stub("tasks: worker made", self._on_made)
-        self._resume = area.bare_stub("tasks: in-place call done", self._on_resume)
-        self._in_place: list[tuple[dict[str, int], list[tuple[int, tuple[int, ...]]]]] = []
+        self._resume = area.bare_stub("tasks: in-place call done", self._next_in_place)
+        self._in_place: list[tuple[dict[str, int], list[tuple[int, ...]]]] = []
+        self._mm_made = area.bare_stub("tasks: address space made", self._on_mm_made)
         self._worker_entry = area.code(_worker_code(area._next, self._ask, self._done))
         self._server_entry = area.code(_server_code(area._next, self._serve, self._made))
         self._over: Callable[[], bool] = _never
         layouts = guest.layouts
         self._state_at = layouts.offset("task_struct", "__state")
         self._exit_at = layouts.offset("task_struct", "exit_state")
-        self._usage_at = layouts.offset("task_struct", "usage")
+        self._mm_at = layouts.offset("task_struct", "mm")
         self._idle_state = 0x402  # TASK_IDLE: TASK_UNINTERRUPTIBLE | TASK_NOLOAD, include/linux/sched.h
 
     # -- starting -----------------------------------------------------------------------------------------------
@@ -103,6 +106,13 @@ class Tasks:
     def ready(self) -> bool:
         """Whether a worker rests, waiting for a job."""
         return self.state.resting != 0
+
+    def reset(self, state: TaskState) -> None:
+        """Take up the workers of a snapshot; jobs in flight are gone with the state they ran in."""
+        self.state = state
+        self.jobs.clear()
+        self.running.clear()
+        self._in_place.clear()
 
     # -- calling ------------------------------------------------------------------------------------------------
 
@@ -172,7 +182,7 @@ class Tasks:
         """At idle: make a parked worker runnable, or ask the server for a new one."""
         self._check_parked()
         task = self.state.parked.pop() if self.state.parked else self.state.server
-        self.call_in_place(self.guest.symbol("wake_up_process"), task)
+        self.call_in_place((self.guest.symbol("wake_up_process"), task))
 
     def _check_parked(self) -> None:
         self.state.parked = [task for task in self.state.parked if not self._is_dead(task)]
@@ -188,34 +198,27 @@ class Tasks:
 
     # -- calls in the middle of a trap --------------------------------------------------------------------------
 
-    def call_in_place(self, function: int, *arguments: int) -> None:
-        """From a trap handler (or at idle): have the present task call ``function`` before it goes on.
+    def call_in_place(self, *calls: tuple[int, ...]) -> None:
+        """From a trap handler (or at idle): have the present task make calls before it goes on.
 
-        All registers are put back afterwards; the result is lost. Several may be queued; they run in order.
+        Each call is ``(function, argument, ...)``; they run in order, results are lost, registers are put back.
         """
-        machine = self.guest.machine
-        if self._in_place and self._in_place[-1][1]:
-            self._in_place[-1][1].append((function, arguments))
-            return
-        self._in_place.append((machine.registers(), []))
-        self._enter(function, arguments)
+        self._in_place.append((self.guest.machine.registers(), list(calls)))
+        self._next_in_place()
 
-    def _enter(self, function: int, arguments: tuple[int, ...]) -> None:
+    def _next_in_place(self) -> None:
         machine = self.guest.machine
-        registers = self._in_place[-1][0]
+        registers, calls = self._in_place[-1]
+        if not calls:
+            self._in_place.pop()
+            machine.set_registers(registers)
+            return
+        function, *arguments = calls.pop(0)
+        # the red zone is not used by kernel code, but a stub's return address lies at rsp
         rsp = (registers["rsp"] - 256 & ~15) - 8
         machine.pages.write(rsp, struct.pack("<Q", self._resume))
         values = dict(zip(_ARGUMENTS, (a & 0xFFFF_FFFF_FFFF_FFFF for a in arguments), strict=False))
         machine.set_registers(values | {"rsp": rsp, "rip": function, "rax": 0})
-
-    def _on_resume(self) -> None:
-        registers, more = self._in_place[-1]
-        if more:
-            function, arguments = more.pop(0)
-            self._enter(function, arguments)
-            return
-        self._in_place.pop()
-        self.guest.machine.set_registers(registers)
 
     # -- traps --------------------------------------------------------------------------------------------------
 
@@ -239,7 +242,9 @@ class Tasks:
     def _on_ask(self) -> None:
         """A worker asks for a job."""
         task = self.guest.current
-        if self.jobs:
+        if not self.guest.read_uint(task + self._mm_at):
+            self._give_address_space(task)
+        elif self.jobs:
             self.state.resting = task
             self._give(self.jobs.popleft())
         elif self.ready:
@@ -249,6 +254,20 @@ class Tasks:
             if not self._over():
                 self.state.resting = 0
                 self._park_worker(task)
+
+    def _give_address_space(self, task: int) -> None:
+        """Make a new worker an ordinary process in the kernel's eyes: all of them share one (empty) address space."""
+        guest = self.guest
+        if not self.state.mm:
+            self._call_then(guest.symbol("mm_alloc"), self._mm_made)
+            return
+        mm, init_mm = self.state.mm, guest.symbol("init_mm")
+        users = guest.layouts.offset("mm_struct", "mm_users")
+        guest.write_uint(mm + users, guest.read_uint(mm + users, 4) + 1, 4)
+        guest.write_uint(task + self._mm_at, mm)
+        guest.write_uint(task + guest.layouts.offset("task_struct", "active_mm"), mm)
+        self._call_then(guest.symbol("switch_mm"), self._worker_entry)
+        guest.machine.set_registers({"rdi": init_mm, "rsi": mm, "rdx": task})
 
     def _give(self, job: Job) -> None:
         """Hand a job to the worker in whose trap the machine rests."""
@@ -261,6 +280,10 @@ class Tasks:
         )
         values = dict(zip(_ARGUMENTS, job.arguments, strict=False))
         machine.set_registers(values | {"rax": job.function})
+
+    def _on_mm_made(self) -> None:
+        self.state.mm = self.guest.machine.cpu.read(RAX)
+        self.guest.machine.cpu.write(RIP, self._worker_entry)
 
     def _on_done(self) -> None:
         job = self.running.pop(self.guest.current, None)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from kobox.errors import GuestError
 from kobox.machine import unicorn_abi as abi
-from kobox.machine.memory import PAGE_SIZE, PhysicalMemory
+from kobox.machine.memory import PAGE_MASK, PAGE_SIZE, PhysicalMemory
 from kobox.machine.paging import PageMap
 from kobox.machine.traps import TrapArea
 from kobox.machine.unicorn_abi import GENERAL, REG, Unicorn
@@ -47,10 +47,10 @@ class Halted(GuestError):
 
 
 class Machine:
-    """``memory_size`` bytes of RAM that the guest is told of, plus kobox's own area behind it."""
+    """``memory_size`` bytes of RAM that the guest is told of; behind it kobox's own area, then a window for buffers."""
 
-    def __init__(self, memory_size: int, own_size: int, own_base: int) -> None:
-        self.memory = PhysicalMemory(memory_size + own_size)
+    def __init__(self, memory_size: int, own_size: int, own_base: int, window_size: int = 0) -> None:
+        self.memory = PhysicalMemory(memory_size + own_size + window_size)
         self.ram_size = memory_size
         self.cpu = Unicorn()
         self.cpu.map_memory(0, self.memory.size, self.memory.host_address)
@@ -58,6 +58,8 @@ class Machine:
         self.cpu.use_page_map(self.pages.fill)
         self.area = TrapArea(self.pages, own_base, memory_size, own_size)
         self.clock = Clock()
+        self.code_written = self.pages.executed
+        """Pages with code that a reset must forget."""
         self.pending: list[int] = []
         """Interrupt vectors that wait for the guest to accept them."""
         self.on_due: Callable[[], None] = lambda: None
@@ -89,6 +91,18 @@ class Machine:
         """Store code and make sure that no translation of the old bytes survives."""
         self.pages.write(vaddr, code)
         self.cpu.forget_code(vaddr, vaddr + len(code))
+        self.code_written.add(vaddr & PAGE_MASK)
+        self.code_written.add(vaddr + len(code) - 1 & PAGE_MASK)
+
+    def forget_written_code(self) -> None:
+        """Drop translations of every page whose code was written, or first executed, since the last call.
+
+        Kernel text changes by ``patch`` only. Pages outside it (modules, trampolines, JIT) come and go, so executing one
+        is enough to be listed.
+        """
+        for page in self.code_written:
+            self.cpu.forget_code(page, page + PAGE_SIZE)
+        self.code_written.clear()
 
     # -- the loop -----------------------------------------------------------------------------------------------
 

@@ -41,10 +41,14 @@ class PageMap:
         """The direct map [linear_base, linear_end) of physical memory from 0; equal: none."""
         self.own: dict[int, tuple[int, int]] = {}
         """kobox's own pages: virtual page -> (physical page, protection). Guest tables cannot change them."""
-        self.device_start = memory.size
-        """Physical addresses from here on are devices or nothing: never handed out as memory."""
+        self.window = (0, 0, 0)
+        """(start, end, physical start) of a range of user addresses that every task sees: buffers of system calls."""
         self.miss = Miss(0, "read", False)
         self.requests = 0
+        self.stable_end = 0
+        """Code below this address (kernel text) changes only when somebody says so."""
+        self.executed: set[int] = set()
+        """Pages from ``stable_end`` on that were executed."""
 
     def fill(self, vaddr: int, access: int) -> tuple[int, int] | None:
         """Serve one page request of the CPU."""
@@ -54,10 +58,15 @@ class PageMap:
                 return vaddr - self.linear_base, abi.PROT_RW
             self.miss = Miss(vaddr, "fetch", True)
             return None
+        start, end, paddr = self.window
+        if start <= vaddr < end and access not in abi.FETCH_KINDS:
+            return vaddr - start + paddr, abi.PROT_RW
         found = self.own.get(vaddr) or self.walk(vaddr)
         if found is not None:
             need = _NEED.get(access, abi.PROT_READ)
             if found[1] & need:
+                if need == abi.PROT_EXEC and vaddr >= self.stable_end:
+                    self.executed.add(vaddr)
                 return found
         self.miss = Miss(vaddr, _NAMES.get(access, "read"), found is not None)
         return None
@@ -99,6 +108,9 @@ class PageMap:
         """Physical address of a virtual one, whatever its protection; None where nothing is mapped."""
         if self.linear_base <= vaddr < self.linear_end:
             return vaddr - self.linear_base
+        start, end, paddr = self.window
+        if start <= vaddr < end:
+            return vaddr - start + paddr
         page = vaddr & PAGE_MASK
         found = self.own.get(page) or self.walk(page)
         return None if found is None else found[0] | (vaddr & (PAGE_SIZE - 1))

@@ -1,0 +1,252 @@
+"""The front door: ``kobox.boot()`` gives a kernel; modules are loaded into it, files read, guest code called.
+
+Faces (command line, pytest plugin) use this and nothing below it. Records go in and out; nothing here prints.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from kobox.errors import Errno, UsageError
+from kobox.kernel.log import LogRecord
+from kobox.kernel.modules import Module, ModuleRecord, parse_proc_modules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kobox.boot.bringup import Booted
+    from kobox.boot.snapshot import Pristine
+    from kobox.image import Image
+    from kobox.kernel.files import DirEntry, Files
+    from kobox.kernel.guest import Guest
+    from kobox.kernel.syscalls import Syscalls
+    from kobox.kernel.tasks import Job
+
+LOADERS = ("kobox", "kernel")
+O_NONBLOCK, O_TRUNC = 0o4000, 0o1000
+
+
+def boot(
+    image: str | os.PathLike[str] | None = None,
+    *,
+    append: str = "",
+    cpu: str = "qemu64",
+    memory: int | None = None,
+    loader: str = "kobox",
+    comm: str = "insmod",
+    progress: Callable[[str], None] | None = None,
+) -> Kernel:
+    """A running kernel.
+
+    ``image``: a release that was added, a path to a root, a ``vmlinuz`` or a ``.deb``'s unpacked tree; None takes the
+    newest added image. ``append`` is the kernel command line, ``memory`` its RAM in bytes, ``loader`` who loads modules:
+    kobox, or the image's own ``load_module`` as a second opinion. ``comm`` names the tasks that work for Python.
+    """
+    from kobox.boot.bringup import RAM_SIZE, BootOptions
+    from kobox.boot.snapshot import boot_cached
+    from kobox.image import Cache, open_image
+
+    if loader not in LOADERS:
+        raise UsageError(f"no loader {loader!r}", hint=f"one of {', '.join(LOADERS)}")
+    tell = progress or (lambda text: None)
+    opened = open_image(os.fspath(image) if image is not None else _default_image(), progress=tell)
+    options = BootOptions(append, cpu, memory or RAM_SIZE)
+    return Kernel(opened, boot_cached(opened, options, Cache(), tell), loader, comm)
+
+
+def _default_image() -> str:
+    from kobox.image import list_images
+
+    images = list_images()
+    if not images:
+        raise UsageError("no kernel image was added", hint="kobox kernel add --debian")
+    return images[-1].release
+
+
+class Kernel:
+    """A kernel at rest. It runs only inside the calls below; virtual time passes only then."""
+
+    def __init__(self, image: Image, booted: Booted, loader: str, comm: str) -> None:
+        from kobox.kernel.files import Files
+        from kobox.kernel.syscalls import Syscalls
+
+        self.image = image
+        self.booted = booted
+        self.guest: Guest = booted.guest
+        self.guest.tasks.comm = comm
+        self.syscalls: Syscalls = Syscalls(self.guest)
+        self.files: Files = Files(self.syscalls)
+        self.loader = loader
+        self._pristine: Pristine | None = None
+        self._log_start = booted.log.mark()
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it. Nothing of it remains."""
+        self.booted.guest.machine.close()
+
+    def checkpoint(self) -> None:
+        """Make the present state the one that ``reset`` goes back to."""
+        from kobox.boot.snapshot import Pristine
+
+        self.guest.machine.memory.freeze()
+        self._pristine = Pristine.capture(self.booted)
+        self._log_start = self.booted.log.mark()
+
+    def reset(self) -> None:
+        """Back to the state after boot, or to the last ``checkpoint``."""
+        if self._pristine is None:
+            raise UsageError("no state to go back to", hint="call mark_pristine() after boot()")
+        self._pristine.reset()
+
+    def mark_pristine(self) -> None:
+        """Remember the state after boot for ``reset``. Cheap; must be called before anything else is done."""
+        from kobox.boot.snapshot import Pristine
+
+        self._pristine = Pristine.capture(self.booted)
+
+    @property
+    def release(self) -> str:
+        """As ``uname -r`` says it."""
+        return self.image.release
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds since power-on."""
+        return self.guest.machine.clock.now / 1e9
+
+    def sleep(self, seconds: float) -> None:
+        """Let virtual time pass; timers and work of the guest run."""
+        self.guest.tasks.sleep(int(seconds * 1e9))
+
+    # -- modules --------------------------------------------------------------------------------------------------
+
+    def insmod(self, module: str | os.PathLike[str] | bytes, /, *, flags: int = 0, **parameters: object) -> Module:
+        """Load one module file (or its bytes); ``Errno`` says why not. Dependencies must be loaded already.
+
+        ``flags``: 1 ignores symbol versions, 2 the version magic, as ``finit_module`` takes them.
+        """
+        from kobox.ko import parse_module, read_module
+
+        found = parse_module(module, "module") if isinstance(module, bytes) else read_module(module)
+        text = " ".join(_parameter(name, value) for name, value in parameters.items())
+        self.init_module(bytes(found.data), text, flags)
+        return self.module(found.name)
+
+    def init_module(self, data: bytes, parameters: str = "", flags: int = 0) -> None:
+        """Load a module's bytes as the system call would; ``Errno`` carries the kernel's number."""
+        result = self.finish_load(self.start_load(data, parameters, flags))
+        if result < 0:
+            raise Errno(-result, "the module was not loaded")
+
+    def start_load(self, data: bytes, parameters: str = "", flags: int = 0) -> Job:
+        """Begin a load; ``finish_load`` ends it."""
+        window = self.syscalls.window
+        window.clear()
+        address, text = window.put(data), window.text(parameters)
+        return self.syscalls.start("init_module", address, len(data), text)
+
+    def finish_load(self, job: Job) -> int:
+        """The result of a load as the system call returns it: 0 or a negative errno."""
+        from kobox.kernel.guest import signed64
+        from kobox.kernel.tasks import TaskDied
+
+        self.guest.tasks.finish(job)
+        if job.died:
+            raise TaskDied("the task that loaded the module was killed")
+        return signed64(job.result)
+
+    def rmmod(self, name: str, *, force: bool = False) -> None:
+        """Unload a module; ``Errno`` says why not."""
+        result = self.delete_module(name, O_NONBLOCK | (O_TRUNC if force else 0))
+        if result < 0:
+            raise Errno(-result, f"module {name} was not unloaded")
+
+    def delete_module(self, name: str, flags: int) -> int:
+        """The system call's result: 0 or a negative errno."""
+        self.syscalls.window.clear()
+        return self.syscalls.call("delete_module", self.syscalls.window.text(name), flags)
+
+    def module(self, name: str) -> Module:
+        """A handle on a module by name, loaded or not."""
+        return Module(self.guest, self.files, name.replace("-", "_"))
+
+    @property
+    def modules(self) -> list[ModuleRecord]:
+        """What ``/proc/modules`` lists, newest first."""
+        return parse_proc_modules(self.files.read("/proc/modules").decode("latin-1"))
+
+    # -- what a user sees -----------------------------------------------------------------------------------------
+
+    def dmesg(self, *, boot: bool = False) -> list[LogRecord]:
+        """The log since this kernel was handed over; with ``boot`` everything."""
+        self.booted.log.read()
+        return list(self.booted.log.records) if boot else list(self.booted.log.since(self._log_start))
+
+    def read(self, path: str) -> bytes:
+        """A file of the kernel's tree."""
+        return self.files.read(path)
+
+    def write(self, path: str, data: bytes | str) -> int:
+        """Write to a file of the kernel's tree, in one call."""
+        return self.files.write(path, data.encode() if isinstance(data, str) else data)
+
+    def ls(self, path: str) -> list[DirEntry]:
+        return self.files.list(path)
+
+    @property
+    def tainted(self) -> int:
+        """The kernel's taint value."""
+        return self.guest.read_uint(self.guest.symbol("tainted_mask"))
+
+    def call(self, function: str | int, *arguments: int) -> int:
+        """Call guest code: an exported function, any kernel symbol, or an address. Returns the 64-bit result."""
+        if isinstance(function, str) and function not in self.guest.symbols:
+            function = self._module_symbol(function)
+        return self.guest.call(function, *arguments)
+
+    def _module_symbol(self, name: str) -> int:
+        for line in self._kallsyms_of_modules():
+            address, _, symbol, _ = line.split(None, 3)
+            if symbol == name:
+                return int(address, 16)
+        raise UsageError(f"no symbol {name!r} in the kernel or its modules")
+
+    def _kallsyms_of_modules(self) -> Iterator[str]:
+        for line in self.read("/proc/kallsyms").decode("latin-1").splitlines():
+            if line.endswith("]"):
+                yield line
+
+
+def _parameter(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return f"{name}={'Y' if value else 'N'}"
+    if isinstance(value, (list, tuple)):
+        return f"{name}={','.join(str(item) for item in value)}"
+    text = str(value)
+    return f'{name}="{text}"' if " " in text else f"{name}={text}"
+
+
+def read_module_name(path: str | os.PathLike[str]) -> str:
+    """The name a module file would have once loaded."""
+    from kobox.ko import read_module
+
+    return read_module(Path(path)).name
+
+
+__all__ = ["Kernel", "Module", "ModuleRecord", "boot", "read_module_name"]
+
+

@@ -1,0 +1,125 @@
+"""Files of the guest's own tree, through its own VFS: /proc, /sys, /dev and whatever is mounted."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from kobox.kernel.syscalls import AT_FDCWD, O_DIRECTORY, O_RDONLY, O_WRONLY, Syscalls
+
+_CHUNK = 1 << 16
+_DIRENT = struct.Struct("<QqHB")
+_KINDS = {1: "fifo", 2: "char", 4: "dir", 6: "block", 8: "file", 10: "link", 12: "socket"}
+
+
+@dataclass(frozen=True, slots=True)
+class DirEntry:
+    """One name in a directory; ``kind``: file, dir, link, char, block, fifo, socket or unknown."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """``mode`` with the type bits, ``size`` in bytes."""
+
+    mode: int
+    size: int
+    uid: int
+    gid: int
+
+
+class Files:
+    """Whole-file operations and single calls on descriptors."""
+
+    def __init__(self, syscalls: Syscalls) -> None:
+        self._sys = syscalls
+
+    def open(self, path: str, flags: int = O_RDONLY, mode: int = 0o644) -> int:
+        """A descriptor, shared by all of Python's tasks."""
+        self._sys.window.clear()
+        return self._sys.checked(f"open {path}", "openat", AT_FDCWD, self._sys.window.text(path), flags, mode)
+
+    def close(self, descriptor: int) -> None:
+        self._sys.checked("close", "close", descriptor)
+
+    def read_from(self, descriptor: int, size: int) -> bytes:
+        """One ``read`` call."""
+        self._sys.window.clear()
+        buffer = self._sys.window.reserve(size)
+        count = self._sys.checked("read", "read", descriptor, buffer, size)
+        return self._sys.guest.read(buffer, count)
+
+    def write_to(self, descriptor: int, data: bytes) -> int:
+        """One ``write`` call; returns what was taken."""
+        self._sys.window.clear()
+        return self._sys.checked("write", "write", descriptor, self._sys.window.put(data), len(data))
+
+    def seek(self, descriptor: int, offset: int, whence: int = 0) -> int:
+        return self._sys.checked("lseek", "lseek", descriptor, offset, whence)
+
+    def ioctl(self, descriptor: int, request: int, argument: int | bytes | bytearray = 0) -> tuple[int, bytes]:
+        """(result, the argument's bytes afterwards); a number is passed as it is, bytes as a pointer to them."""
+        self._sys.window.clear()
+        if isinstance(argument, int):
+            return self._sys.checked(f"ioctl {request:#x}", "ioctl", descriptor, request, argument), b""
+        address = self._sys.window.put(argument)
+        result = self._sys.checked(f"ioctl {request:#x}", "ioctl", descriptor, request, address)
+        return result, self._sys.guest.read(address, len(argument))
+
+    def read(self, path: str) -> bytes:
+        """A whole file."""
+        descriptor = self.open(path)
+        try:
+            parts = []
+            while chunk := self.read_from(descriptor, _CHUNK):
+                parts.append(chunk)
+            return b"".join(parts)
+        finally:
+            self.close(descriptor)
+
+    def write(self, path: str, data: bytes, flags: int = O_WRONLY) -> int:
+        """One ``write`` of ``data``, as a shell's redirection does it."""
+        descriptor = self.open(path, flags)
+        try:
+            return self.write_to(descriptor, data)
+        finally:
+            self.close(descriptor)
+
+    def list(self, path: str) -> list[DirEntry]:
+        """Entries of a directory in its own order, without ``.`` and ``..``."""
+        descriptor = self.open(path, O_RDONLY | O_DIRECTORY)
+        entries: list[DirEntry] = []
+        try:
+            while True:
+                self._sys.window.clear()
+                buffer = self._sys.window.reserve(_CHUNK)
+                count = self._sys.checked("getdents", "getdents64", descriptor, buffer, _CHUNK)
+                if count == 0:
+                    return entries
+                data = self._sys.guest.read(buffer, count)
+                offset = 0
+                while offset < count:
+                    _, _, length, kind = _DIRENT.unpack_from(data, offset)
+                    name = data[offset + _DIRENT.size : offset + length].split(b"\0")[0].decode("utf-8", "replace")
+                    if name not in (".", ".."):
+                        entries.append(DirEntry(name, _KINDS.get(kind, "unknown")))
+                    offset += length
+        finally:
+            self.close(descriptor)
+
+    def status(self, path: str) -> Status:
+        """``lstat``."""
+        self._sys.window.clear()
+        name, buffer = self._sys.window.text(path), self._sys.window.reserve(256)
+        self._sys.checked(f"stat {path}", "newlstat", name, buffer)
+        mode, uid, gid = struct.unpack_from("<III", self._sys.guest.read(buffer + 24, 12))
+        (size,) = struct.unpack("<q", self._sys.guest.read(buffer + 48, 8))
+        return Status(mode, size, uid, gid)
+
+    def readlink(self, path: str) -> str:
+        self._sys.window.clear()
+        name, buffer = self._sys.window.text(path), self._sys.window.reserve(4096)
+        count = self._sys.checked(f"readlink {path}", "readlinkat", AT_FDCWD, name, buffer, 4096)
+        return self._sys.guest.read(buffer, count).decode("utf-8", "replace")

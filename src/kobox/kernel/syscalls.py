@@ -1,0 +1,86 @@
+"""System calls made by Python: the kernel's own entry functions, run in a guest task, with buffers in the user window.
+
+The kernel sees an ordinary call of an ordinary task: permission checks, user copies and errors are its own.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from kobox.errors import Errno
+from kobox.kernel.guest import Guest, errno_of, signed64
+from kobox.kernel.tasks import Job
+
+_ORDER = ("di", "si", "dx", "r10", "r8", "r9")
+AT_FDCWD = -100
+O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_NONBLOCK, O_DIRECTORY = 0, 1, 2, 0o100, 0o1000, 0o4000, 0o200000
+_PAGE = 4096
+
+
+class Window:
+    """Room for the buffers of one system call, in user addresses that every task sees."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+        start, end, _ = guest.machine.pages.window
+        self._start, self._end = start, end
+        self._next = start
+
+    def clear(self) -> None:
+        self._next = self._start
+
+    def reserve(self, size: int) -> int:
+        """``size`` bytes; what they hold is undefined."""
+        address = self._next
+        self._next = (address + size + 15) & ~15
+        if self._next > self._end:
+            raise Errno(12, f"a buffer of {size} bytes does not fit the window for system calls")
+        return address
+
+    def put(self, data: bytes | bytearray | memoryview) -> int:
+        address = self.reserve(len(data))
+        self._guest.write(address, data)
+        return address
+
+    def text(self, value: str | bytes) -> int:
+        """A string with its NUL."""
+        raw = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+        return self.put(raw + b"\0")
+
+
+class Syscalls:
+    """``call("openat", ...)``: numbers in, number out; ``checked`` raises ``Errno``."""
+
+    def __init__(self, guest: Guest) -> None:
+        self.guest = guest
+        self.window = Window(guest)
+
+    def start(self, name: str, *arguments: int) -> Job:
+        """Begin a call; ``guest.tasks`` finishes it."""
+        guest = self.guest
+        # the registers of a call in flight must outlive the next one, so each has a page of the window's far end
+        regs = guest.machine.pages.window[1] - _PAGE * (1 + len(guest.tasks.running))
+        size = guest.layouts.size("pt_regs")
+        frame = bytearray(size)
+        for register, value in zip(_ORDER, arguments, strict=False):
+            struct.pack_into("<Q", frame, guest.layouts.offset("pt_regs", register), value & (1 << 64) - 1)
+        guest.write(regs, bytes(frame))
+        return guest.tasks.start(guest.symbol(f"__x64_sys_{name}"), regs)
+
+    def call(self, name: str, *arguments: int) -> int:
+        """The raw result: negative for an errno."""
+        job = self.start(name, *arguments)
+        self.guest.tasks.finish(job)
+        if job.died:
+            from kobox.kernel.tasks import TaskDied
+
+            raise TaskDied(f"the task was killed in {name}()")
+        return signed64(job.result)
+
+    def checked(self, what: str, name: str, *arguments: int) -> int:
+        """As ``call``; an error becomes ``Errno`` with ``what`` in its text."""
+        result = self.call(name, *arguments)
+        number = errno_of(result & (1 << 64) - 1)
+        if number:
+            raise Errno(number, what)
+        return result
