@@ -11,7 +11,7 @@ import errno
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import repeat
+from itertools import compress, repeat
 
 from kobox.elf.constants import SHF, SHT
 from kobox.link.findings import Refusal
@@ -250,12 +250,9 @@ class _Planner:
             kept = list(range(len(names)))
         else:
             core = self._core_sections()
-            shndxs = table.cast("H")[3::12].tolist()
-            kept = [
-                number
-                for number, (name, shndx) in enumerate(zip(names, shndxs, strict=True))
-                if (shndx in core and name) or not number
-            ]
+            in_core = map(core.__contains__, table.cast("H")[3::12].tolist())
+            kept = [number for number in compress(range(len(names)), in_core) if names[number] and number]
+            kept = [0, *kept] if names else []
         strtab = view.sections[view.index.str]
         strings = bytes(view.contents(view.index.str))
         starts = [names[number] for number in kept]

@@ -290,6 +290,8 @@ class Resolver:
         owner, export = found
         if export.gpl:
             self.using_gplonly = True
+        if owner.name == KERNEL and not export.namespace and self._agrees(name, export.crc):
+            return Resolution(True, export.value, KERNEL)
         findings: list[Finding] = []
         if owner.taints & 1 << TaintBit.PROPRIETARY and not self._inherit(owner, name, findings):
             return Resolution(False, 0, owner.name, 0, tuple(findings))
@@ -308,6 +310,10 @@ class Resolver:
                 return Resolution(True, 0, owner.name, owner.unavailable, tuple(findings))
             self.used.append(owner)
         return Resolution(True, export.value, owner.name, 0, tuple(findings))
+
+    def _agrees(self, name: str, crc: int | None) -> bool:
+        """Nothing at all to say about the version of ``name``?"""
+        return crc is None or not self.rules.modversions or (self.versions or {}).get(name) == crc
 
     def _inherit(self, owner: Exporter, name: str, findings: list[Finding]) -> bool:
         who = self.view.mod_name

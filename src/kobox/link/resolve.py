@@ -10,10 +10,12 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from operator import add
 from typing import NamedTuple
 
 from kobox.elf.constants import SHN, STB
+from kobox.elf.gate import text
 from kobox.elf.layouts import LAYOUTS
 from kobox.elf.symbols import SymbolTable
 from kobox.link.findings import Finding, Level, LogLine
@@ -95,9 +97,9 @@ def simplify(view: LoadView, addresses: Sequence[int], percpu: int, resolve: Res
     special = (odd | {SHN.UNDEF, SHN.COMMON}) - {SHN.ABS, SHN.LIVEPATCH}
     values = list(map(add, _signed_column(table.values), map(bases.__getitem__, shndxs)))
     work = _Work(view, table, values, resolve)
-    for number, shndx in enumerate(shndxs):
-        if shndx in special and number:
-            work.one(number, shndx)
+    for number in compress(range(len(shndxs)), map(special.__contains__, shndxs)):
+        if number:
+            work.one(number, shndxs[number])
     if values and not -_SIGN <= min(values) <= max(values) < _SIGN:
         values = [(value + _SIGN & U64) - _SIGN for value in values]
     return Symbols(values, work.bound, tuple(work.unresolved), work.error, tuple(work.findings))
@@ -108,13 +110,14 @@ class _Work:
 
     def __init__(self, view: LoadView, table: SymbolTable, values: list[int], resolve: Resolve) -> None:
         self.view, self.table, self.values, self.resolve = view, table, values, resolve
+        self.strings = bytes(view.contents(view.index.str))
         self.bound: dict[str, Resolution] = {}
         self.unresolved: list[str] = []
         self.findings: list[Finding] = []
         self.error = 0
 
     def one(self, number: int, shndx: int) -> None:
-        name = symbol_name(self.view, self.table, number)
+        name = self._name(number)
         if shndx == SHN.UNDEF:
             self._undefined(number, name)
         elif shndx == SHN.COMMON:
@@ -122,26 +125,32 @@ class _Work:
                 self._fail(errno.ENOEXEC, Level.WARNING, f"{self.view.mod_name}: please compile with -fno-common")
         else:
             last = self.view.header.e_shnum - 1
-            text = f"{self.view.mod_name}: Symbol {name} has an invalid section index {shndx} (max {last})"
-            self._fail(errno.ENOEXEC, Level.ERR, text)
+            line = f"{self.view.mod_name}: Symbol {name} has an invalid section index {shndx} (max {last})"
+            self._fail(errno.ENOEXEC, Level.ERR, line)
+
+    def _name(self, number: int) -> str:
+        start = self.table.name_offsets[number]
+        end = self.strings.find(b"\0", start)
+        return text(self.strings[start:end]) if end >= 0 else symbol_name(self.view, self.table, number)
 
     def _undefined(self, number: int, name: str) -> None:
         answer = self.resolve(name)
-        self.findings += answer.findings
         self.bound[name] = answer
-        if answer.found and not answer.error:
-            value = answer.value
+        found, value, _, error, findings = answer
+        if findings:
+            self.findings += findings
+        if found and not error:
             self.values[number] = value - (1 << 64) if value >= _SIGN else value
             return
-        if not answer.error and (self.table.infos[number] >> 4 == STB.WEAK or name == _GOT):
+        if not error and (self.table.infos[number] >> 4 == STB.WEAK or name == _GOT):
             return
-        error = answer.error or errno.ENOENT
+        error = error or errno.ENOENT
         self.unresolved.append(name)
         self._fail(error, Level.WARNING, f"{self.view.mod_name}: Unknown symbol {name} (err -{error})")
 
-    def _fail(self, error: int, level: Level, text: str) -> None:
+    def _fail(self, error: int, level: Level, line: str) -> None:
         self.error = error
-        self.findings.append(LogLine(level, text))
+        self.findings.append(LogLine(level, line))
 
 
 def _signed_column(column: Sequence[int]) -> Sequence[int]:

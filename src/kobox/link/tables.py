@@ -1,15 +1,17 @@
 """The tables a module carries: what fields of ``struct module`` that name one point to; sorting two of them.
 
 Follows ``find_module_sections`` of kernel/module/main.c, ``module_bug_finalize``, and what arch/x86's
-``module_finalize`` notes for the unwinder. Entry sizes come from the kernel at hand; pointers and distances have the size their kind has.
+``module_finalize`` notes for the unwinder. Entry sizes come from the kernel at hand; pointers and distances have the
+size their kind has.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
-from operator import add, le
+from itertools import pairwise, repeat
+from operator import add, le, lt
 from struct import Struct
 from typing import NamedTuple
 
@@ -126,14 +128,26 @@ def sort_orc(ips: memoryview, entries: memoryview, rules: Rules) -> bool:
     size = rules.sizes["orc_entry"]
     total = min(len(ips) // DISTANCE, len(entries) // size)
     distances = ips[: total * DISTANCE].cast("i").tolist()
-    places = list(map(add, distances, count(0, DISTANCE)))
-    if all(map(le, places, places[1:])) and len(set(places)) == total:
+    places = list(map(add, distances, range(0, total * DISTANCE, DISTANCE)))
+    starts = [number for number, rises in enumerate(map(lt, places, places[1:]), 1) if not rises]
+    if not starts:
         return False
     old = bytes(entries)
-    flags = [int.from_bytes(old[at + size - 2 : at + size], "little") for at in range(0, total * size, size)]
-    goes_on = [bool(flag & rules.orc_terminator_mask) for flag in flags]
-    order = sorted(range(total), key=lambda number: (places[number], goes_on[number]))
-    for place, number in enumerate(order):
-        _OFFSETS.pack_into(ips, place * DISTANCE, places[number] - place * DISTANCE)
-    entries[: total * size] = b"".join([old[number * size : (number + 1) * size] for number in order])
+    bounds = list(pairwise([0, *starts, total]))
+    bounds.sort(key=lambda run: places[run[0]])
+    if any(places[first[1] - 1] >= places[second[0]] for first, second in pairwise(bounds)):
+        order = _order_of_each(places, old, size, rules.orc_terminator_mask)
+        bounds = [(number, number + 1) for number in order]
+    moved = array("i")
+    for start, end in bounds:
+        moved.extend(map(add, distances[start:end], repeat((start - len(moved)) * DISTANCE)))
+    ips[: total * DISTANCE] = memoryview(moved).cast("B")
+    entries[: total * size] = b"".join([old[start * size : end * size] for start, end in bounds])
     return True
+
+
+def _order_of_each(places: list[int], entries: bytes, size: int, mask: int) -> list[int]:
+    """Entry numbers in order where whole runs do not come one after the other."""
+    flags = [int.from_bytes(entries[at - 2 : at], "little") for at in range(size, len(places) * size + 1, size)]
+    goes_on = [bool(flag & mask) for flag in flags]
+    return sorted(range(len(places)), key=lambda number: (places[number], goes_on[number]))

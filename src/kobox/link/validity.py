@@ -126,22 +126,33 @@ class _Checks:
         self.rules = rules
         self.header: Header
         self.sections: tuple[Section, ...]
+        self.names: tuple[str, ...]
+        self.lost_name = False
         self.modinfo: tuple[tuple[str, str], ...] = ()
         self.info = self.mod = self.sym = self.strtab = 0
 
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        start = self.sections[self.header.e_shstrndx].offset
-        size = self.sections[self.header.e_shstrndx].size
+    def _read_names(self, rows: list[tuple[int, ...]]) -> tuple[str, ...]:
+        """Section names as far as the file has them; whether the table is sound is checked elsewhere."""
+        number = self.header.e_shstrndx
+        if number >= len(rows):
+            return ("",) * len(rows)
+        start, size = rows[number][4:6]
         table = bytes(self.data[start : start + size])
         found = []
-        for section in self.sections:
-            at = section.name_off
-            if at < size:
-                found.append(text(table[at : table.find(b"\0", at)]))
+        for row in rows:
+            end = table.find(b"\0", row[0])
+            if end >= 0:
+                found.append(text(table[row[0] : end]))
             else:
-                found.append(text(_string(self.data, start + at)))
+                found.append(self._name_behind_table(start + row[0]))
         return tuple(found)
+
+    def _name_behind_table(self, offset: int) -> str:
+        try:
+            return text(_string(self.data, offset))
+        except Refusal:
+            self.lost_name = True
+            return ""
 
     @cached_property
     def name(self) -> str | None:
@@ -168,8 +179,10 @@ class _Checks:
         if header.e_shoff >= size or header.e_shnum * _LAYOUT.section.size > size - header.e_shoff:
             raise _refusal("Invalid ELF section header overflow")
         table = self.data[header.e_shoff : header.e_shoff + header.e_shnum * _LAYOUT.section.size]
-        rows = _LAYOUT.section.iter_unpack(table)
-        self.sections = tuple(Section._make((number, "", *row[1:], row[0])) for number, row in enumerate(rows))
+        rows = list(_LAYOUT.section.iter_unpack(table))
+        self.names = self._read_names(rows)
+        numbered = enumerate(zip(self.names, rows, strict=True))
+        self.sections = tuple([Section._make((number, name, *row[1:], row[0])) for number, (name, row) in numbered])
 
     # Section names.
 
@@ -284,7 +297,8 @@ class _Checks:
 
     def view(self, ignore_modversions: bool) -> LoadView:
         mod_name = self._name_in_struct()
-        named = tuple(section._replace(name=name) for section, name in zip(self.sections, self.names, strict=True))
+        if self.lost_name:
+            raise _outside("a section name")
         flags = [section.flags for section in self.sections]
         vers = crc = name = 0
         if not ignore_modversions:
@@ -296,7 +310,7 @@ class _Checks:
         return LoadView(
             data=self.data,
             header=self.header,
-            sections=named,
+            sections=self.sections,
             names=self.names,
             flags=_kept_flags(self.sections, index),
             index=index,
