@@ -6,8 +6,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kobox.errors import UsageError
+
+if TYPE_CHECKING:
+    from kobox.image import Image
 
 EPILOG = """\
 example:
@@ -27,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-m", "--module", action="append", default=[], metavar="X.ko", help="module file with debug data"
     )
     parser.add_argument("-s", "--source", action="append", default=[], metavar="DIR", help="folder with the C sources")
+    parser.add_argument(
+        "--image", metavar="R", help="kernel image: names arguments and members where there is no debug data"
+    )
     parser.add_argument("--json", action="store_true", help="everything as JSON: a list of reports")
 
 
@@ -40,13 +47,20 @@ def run(args: argparse.Namespace) -> int:
     if not found:
         print("kobox oops: nothing in this text looks like a kernel report or symbol+0xoffset", file=sys.stderr)
         return 1
-    sources = Sources.of_files(args.module, [Path(folder) for folder in args.source]) if args.module else None
+    image = _image(args.image) if args.image else None
+    sources = Sources.of_files(args.module, [Path(folder) for folder in args.source], image)
     reports = [make_report(oops, sources) for oops in found]
     if args.json:
         print(json.dumps([as_data(report) for report in reports], indent=2))
     else:
         print("\n".join(render(report) for report in reports), end="")
     return 0
+
+
+def _image(name: str) -> Image:
+    from kobox.image import open_image
+
+    return open_image(name)
 
 
 def _read(names: list[str]) -> str:

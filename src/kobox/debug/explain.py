@@ -132,7 +132,8 @@ def _operand(oops: Oops) -> MemoryOperand | None:
 def _member_words(access: Access | None) -> str:
     if access is None:
         return ""
-    whom = f"`{access.variable}` ({access.type_name})"
+    likely = f", likely argument {access.argument}" if access.argument else ""
+    whom = f"`{access.variable}` ({access.type_name}{likely})"
     if access.member:
         return f"{whom}, member `{access.member}` at offset {access.offset:#x}"
     return f"{whom} at offset {access.offset:#x}"
@@ -143,7 +144,9 @@ def _null(oops: Oops, access: Access | None) -> Explanation:
     address = fault.address if fault else 0
     did = access_name(PF(fault.error_code)) if fault else "access"
     if access is not None:
-        what = f"{did} through {_member_words(access)}: the pointer is NULL"
+        pointer = address - access.offset if access.value is None else access.value
+        what = f"{did} through {_member_words(access)}: the pointer is "
+        what += f"{pointer:#x}, NULL plus the offset of a member before it" if pointer else "NULL"
     elif (operand := _operand(oops)) and operand.base is None and operand.index is None:
         what = f"{did} of the constant address {address:#x}, which stands in the instruction itself"
     elif address:

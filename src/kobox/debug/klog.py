@@ -92,8 +92,12 @@ def _die(oops: Oops, style: Style, first: Oops) -> list[Line]:
     lines.append(Line(DEFAULT, END_OF_TRACE))
     lines += _register_dump(replace(first, control=oops.control))
     if oops.panic:
-        lines.append(Line(EMERG, f"Kernel panic - not syncing: {oops.panic}"))
+        lines.append(_panic(oops.panic))
     return lines
+
+
+def _panic(why: str) -> Line:
+    return Line(EMERG, f"Kernel panic - not syncing: {why}")
 
 
 CUT_HERE = "------------[ cut here ]------------"
@@ -157,7 +161,7 @@ def _warning(oops: Oops, style: Style) -> list[Line]:
     lines += banner(oops.banner, style)
     lines += _register_dump(oops)
     lines += call_trace(oops.trace)
-    lines.append(Line(WARNING, END_OF_TRACE))
+    lines.append(_panic(oops.panic) if oops.panic else Line(WARNING, END_OF_TRACE))
     return lines
 
 

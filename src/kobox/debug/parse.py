@@ -226,7 +226,7 @@ def _add_registers(draft: Draft, found: re.Match[str], line: str) -> bool:
 def _add_control(draft: Draft, found: re.Match[str], line: str) -> bool:
     if draft.in_trace:
         return True
-    for name, text in re.findall(r"\b(FS|GS|knlGS|DS|ES|CR[0234]): ?([0-9a-f]{4,16})\b", line):
+    for name, text in re.findall(r"\b(FS|GS|knlGS|DS|ES|CR[0234]): *([0-9a-f]{4,16})\b", line):
         draft.control.setdefault(name, int(text, 16))
     return True
 
@@ -274,7 +274,9 @@ def _add_frame(draft: Draft, found: re.Match[str], line: str) -> bool:
 def _add_modules(draft: Draft, found: re.Match[str], line: str) -> bool:
     draft.close_inner()
     listed, _, unloaded = found["modules"].partition("[last unloaded:")
-    draft.modules = tuple(LinkedIn(name, flags) for name, flags in re.findall(r"([\w-]+)(?:\(([^)\s]*)\))?", listed))
+    draft.modules = tuple(
+        LinkedIn(name, flags) for name, flags in re.findall(r"([\w-]+|(?=\())(?:\(([^)\s]*)\))?", listed)
+    )
     draft.unloaded = unloaded.strip(" ]")
     if draft.in_trace:  # a crash lists its modules behind the trace
         draft.in_trace = False

@@ -282,6 +282,7 @@ def _access(access: Access | None) -> dict[str, Any] | None:
         "member": access.member,
         "member_type": access.member_type,
         "offset": access.offset,
+        "argument": access.argument,
         "register": access.register,
         "value": None if access.value is None else hex(access.value),
     }

@@ -151,6 +151,12 @@ def test_a_warning_has_its_modules_before_the_registers_and_no_summary():
     assert shown[-1] == "---[ end trace 0000000000000000 ]---"
 
 
+def test_a_warning_that_panics_has_no_end_marker():
+    crash = Crash(b"\x0f\x0b")
+    oops = replace(fault.warning(crash.scene, crash.regs, None), panic="kernel: panic_on_warn set ...")
+    assert texts(oops)[-1] == "Kernel panic - not syncing: kernel: panic_on_warn set ..."
+
+
 def test_a_warning_whose_text_the_guest_printed_is_not_cut_twice():
     crash = Crash(b"\x0f\x0b")
     assert texts(fault.warning(crash.scene, crash.regs, None, cut_here=False))[0] == (

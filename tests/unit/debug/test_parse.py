@@ -10,7 +10,7 @@ from kobox.abi.traps import Trap
 from kobox.debug import fault
 from kobox.debug.klog import Style, kernel_text
 from kobox.debug.parse import parse_log, parse_symbols
-from kobox.debug.records import Kind, LinkedIn, Oops, RegsFrame, SourceLine, Symbol
+from kobox.debug.records import ControlRegisters, Kind, LinkedIn, Oops, RegsFrame, SourceLine, Symbol
 from unit.debug.test_klog import WHO, Crash
 from unit.debug.worlds import STACK
 
@@ -62,6 +62,14 @@ def test_addresses_and_error_codes_are_read():
     read = only(pasted(fault.page_fault(crash.scene, crash.regs, 0x4004D0B9, 2, walked=(("PGD", 0x1067), ("P4D", 0)))))
     assert (read.fault.address, read.fault.error_code) == (0x4004D0B9, 2)
     assert read.fault.walk == (("PGD", 0x1067), ("P4D", 0))
+
+
+def test_the_printed_text_survives_reading_and_printing_again():
+    crash = Crash()
+    made = replace(CRASHES[Kind.DIVIDE_ERROR](crash), control=ControlRegisters(fs=5, gs=6, kernel_gs=7, cr2=8, cr3=9))
+    lines = [line.text for line in kernel_text(made)]
+    again = [line.text for line in kernel_text(only("\n".join(lines)))]
+    assert [text for text in again if "Code:" not in text] == [text for text in lines if "Code:" not in text]
 
 
 def test_two_reports_in_a_log_stay_apart():
