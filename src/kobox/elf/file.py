@@ -185,11 +185,24 @@ def parse(data: Buffer, name: str) -> ElfFile:
     gate = Gate(name, data)
     start = bytes(gate.data[:20])
     if not start.startswith(MAGIC):
-        raise BadFile(name, "", "is no ELF file: it starts with", _shown(start[:4]), _shown(MAGIC))
+        hint = next((f"it looks like {what}" for magic, what in _OTHERS.items() if start.startswith(magic)), None)
+        raise BadFile(name, "", "is no ELF file: it starts with", _shown(start[:4]), _shown(MAGIC), hint)
     if len(start) < 20:
         raise BadFile(name, "ELF header", "the file ends inside it", gate.size)
     layout = layout_of(start)
     return ElfFile(name, Header._make(gate.unpack(layout.header, 0, "ELF header")), gate, layout)
+
+
+_OTHERS = {
+    b"!<arch>": "an archive (.deb or .a)",
+    b"#!": "a script",
+    b"\x04\x22\x4d\x18": "lz4, which no kernel reads modules in",
+    b"BZh": "bzip2, which no kernel reads modules in",
+    b"\xfd7zXZ": "xz inside another compression",
+    b"\x1f\x8b": "gzip inside another compression",
+    b"MZ": "a Windows or EFI program",
+    b"PK\3\4": "a zip archive",
+}
 
 
 def _shown(raw: bytes) -> str:

@@ -90,6 +90,11 @@ def test_what_is_no_elf_file_is_told_so(data: bytes) -> None:
         parse(data, "x.ko")
 
 
+def test_a_file_of_a_known_other_kind_gets_a_hint() -> None:
+    with pytest.raises(BadFile, match=r"; hint: it looks like an archive \(\.deb or \.a\)$"):
+        parse(b"!<arch>\ndebian-binary", "x.ko")
+
+
 @pytest.mark.parametrize("size", [4, 19, 20, 63])
 def test_a_file_that_ends_in_its_header_is_refused(size: int) -> None:
     with pytest.raises(BadFile, match=r"x\.ko: ELF header"):
