@@ -131,9 +131,10 @@ def test_a_file_that_is_no_module_is_one_line_and_exit_1(tmp_path: Path, capsys:
     path.write_text("#!/bin/sh\n")
     assert main(["readko", str(path)]) == 1
     out, err = capsys.readouterr()
-    assert (out, err) == (
-        "",
-        f"kobox readko: {path}: is no ELF file: it starts with: found '#!/b', expected '\\x7fELF'; hint: it looks like a script\n",
+    assert out == ""
+    assert err == (
+        f"kobox readko: {path}: is no ELF file: it starts with: found '#!/b', expected '\\x7fELF'; "
+        "hint: it looks like a script\n"
     )
 
 
