@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kobox.errors import UsageError
 
 if TYPE_CHECKING:
-    from kobox.image import Image
+    from kobox.debug.sources import Sources
 
 EPILOG = """\
 example:
@@ -40,15 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from kobox.debug.parse import parse_log, parse_symbols
     from kobox.debug.report import as_data, make_report, render
-    from kobox.debug.sources import Sources
 
     text = _read(args.log)
     found = parse_log(text) or parse_symbols(text)
     if not found:
         print("kobox oops: nothing in this text looks like a kernel report or symbol+0xoffset", file=sys.stderr)
         return 1
-    image = _image(args.image) if args.image else None
-    sources = Sources.of_files(args.module, [Path(folder) for folder in args.source], image)
+    sources = _sources(args) if args.module or args.image else None
     reports = [make_report(oops, sources) for oops in found]
     if args.json:
         print(json.dumps([as_data(report) for report in reports], indent=2))
@@ -57,10 +55,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _image(name: str) -> Image:
-    from kobox.image import open_image
+def _sources(args: argparse.Namespace) -> Sources:
+    from kobox.debug.sources import Sources
 
-    return open_image(name)
+    kernel = None
+    if args.image:
+        from kobox.debug.kernel_functions import ImageFunctions
+        from kobox.image import open_image
+
+        kernel = ImageFunctions(open_image(args.image))
+    return Sources.of_files(args.module, [Path(folder) for folder in args.source], kernel)
 
 
 def _read(names: list[str]) -> str:

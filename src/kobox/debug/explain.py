@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from kobox.abi.errno_names import MAX_ERRNO, name_of
 from kobox.abi.traps import PF
 from kobox.debug.klog import PAGE_SIZE, access_name
-from kobox.debug.records import Kind, MemoryOperand, Oops
-from kobox.debug.sources import Access
+from kobox.debug.records import Access, Kind, MemoryOperand, Oops
 
 
 @dataclass(frozen=True, slots=True)

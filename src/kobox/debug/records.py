@@ -212,6 +212,21 @@ class MemoryOperand:
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """What the faulting instruction reached for, in words of the source."""
+
+    variable: str
+    type_name: str
+    member: str | None
+    member_type: str | None
+    offset: int
+    value: int | None
+    register: str
+    argument: int | None = None
+    """Number of the parameter (from 1), when the variable was not known and this is what the register likely held."""
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """A return address in the trace. ``reliable`` False: found by scanning the stack, printed with ``?``.
 

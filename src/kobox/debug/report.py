@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kobox.abi import syscalls, taint
 from kobox.abi.traps import NO_SYSCALL
@@ -12,6 +12,7 @@ from kobox.debug.disasm import with_instructions
 from kobox.debug.explain import Explanation, culprit, explain
 from kobox.debug.klog import code_line, frame_text
 from kobox.debug.records import (
+    Access,
     Frame,
     Instruction,
     Kind,
@@ -23,7 +24,10 @@ from kobox.debug.records import (
     Symbol,
     TraceItem,
 )
-from kobox.debug.sources import Access, Sources
+from kobox.debug.taint_report import taint_data
+
+if TYPE_CHECKING:
+    from kobox.debug.sources import Sources
 
 _AROUND = 4
 
@@ -235,29 +239,6 @@ def as_data(report: Report) -> dict[str, Any]:
         "excerpt": [{"line": number, "text": text} for number, text in report.excerpt],
         "panic": oops.panic,
         "notes": list(report.notes),
-    }
-
-
-def taint_data(value: int) -> dict[str, Any]:
-    """A taint value with every flag in it explained."""
-    return {
-        "value": value,
-        "letters": taint.letters(value),
-        "flags": [
-            {
-                "letter": flag.letter,
-                "bit": flag.bit,
-                "value": flag.mask,
-                "name": flag.name,
-                "meaning": flag.meaning,
-                "cause": flag.cause,
-                "set_by": flag.set_by,
-                "matters": flag.matters,
-                "module_carried": flag.module_carried,
-            }
-            for flag in taint.decode(value)
-        ],
-        "unknown_bits": list(taint.unknown_bits(value)),
     }
 
 

@@ -6,66 +6,69 @@ Needs the same build that crashed: nothing in an oops proves it, but a function 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
-from kobox.debug.arguments import argument_in, member_path
 from kobox.debug.disasm import with_instructions
 from kobox.debug.dwarf import ModuleDebug, Place
-from kobox.debug.records import Code, Frame, Kind, Oops, RegsFrame, SourceLine, Symbol, TraceItem
-from kobox.image.btf import Btf, Type
-from kobox.image.image import Image
+from kobox.debug.records import Access, Code, Frame, Kind, Oops, RegsFrame, SourceLine, Symbol, TraceItem
 from kobox.ko import module_name, read_module
 
 _CODE_BEFORE, _CODE_AFTER = 24, 24
 HOW_TO_BUILD = "build it with -g (CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT=y, or ccflags-y += -g) and do not strip it"
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    """What the faulting instruction reached for, in words of the source."""
+class KernelFunctions(Protocol):
+    """What a kernel image adds to module files."""
 
-    variable: str
-    type_name: str
-    member: str | None
-    member_type: str | None
-    offset: int
-    value: int | None
-    register: str
-    argument: int | None = None
-    """Number of the parameter (from 1), when the variable was not known and this is what the register likely held."""
+    @property
+    def release(self) -> str: ...
+
+    def module(self, name: str) -> ModuleDebug | None:
+        """The image's own module of that name."""
+
+    def code_around(self, symbol: Symbol, before: int, after: int) -> tuple[bytes, int] | None:
+        """Bytes of a kernel function around a place, and how many lie before it."""
+
+    def argument(self, symbol: Symbol, where: Where, register: str, offset: int, value: int | None) -> Access | None:
+        """The parameter that a register likely holds, with the member at ``offset`` of what it points to."""
+
+
+Where = tuple[ModuleDebug | None, Place | None]
 
 
 class Sources:
     """Module files and folders with their sources. ``notes`` collects what could not be found, once each."""
 
     def __init__(
-        self, modules: Mapping[str, ModuleDebug], folders: Sequence[Path] = (), image: Image | None = None
+        self, modules: Mapping[str, ModuleDebug], folders: Sequence[Path] = (), kernel: KernelFunctions | None = None
     ) -> None:
         self.modules = {name.replace("-", "_"): debug for name, debug in modules.items()}
         self.folders = tuple(folders)
-        self.image = image
-        self._shipped: dict[str, ModuleDebug | None] = {}
+        self.kernel = kernel
         self.notes: list[str] = []
         self._texts: dict[str, list[str] | None] = {}
 
     @classmethod
-    def of_files(cls, paths: Iterable[str | Path], folders: Sequence[Path] = (), image: Image | None = None) -> Sources:
+    def of_files(
+        cls, paths: Iterable[str | Path], folders: Sequence[Path] = (), kernel: KernelFunctions | None = None
+    ) -> Sources:
         """Read ``.ko`` files (also compressed ones, and unlinked ``.ko.debug`` files).
 
-        With an ``image`` the kernel's own functions are known by prototype, and its modules are found by name.
+        ``kernel`` knows the kernel's own functions and modules.
         """
         found, beside = {}, []
         for path in map(Path, paths):
             name = module_name(str(path)).removesuffix(".ko")
             found[name] = ModuleDebug(read_module(path).elf, name)
             beside.append(path.parent)
-        return cls(found, [*folders, *dict.fromkeys(beside)], image)
+        return cls(found, [*folders, *dict.fromkeys(beside)], kernel)
 
     def annotate(self, oops: Oops) -> Oops:
         """The report with everything filled in that the files tell."""
-        if self.image and oops.banner.release and oops.banner.release != self.image.release:
-            self._note(f"this is a report of {oops.banner.release}, the image given is {self.image.release}")
+        if self.kernel and oops.banner.release and oops.banner.release != self.kernel.release:
+            self._note(f"this is a report of {oops.banner.release}, the image given is {self.kernel.release}")
         source = self._source(oops.symbol, False) if oops.symbol else ()
         if oops.code is None or oops.code.data is None:
             oops = self._with_code_of_file(oops)
@@ -90,10 +93,12 @@ class Sources:
             return ()
         return tuple(self._with_text(line, debug) for line in debug.locate(place, after_call))
 
-    def place_of(self, symbol: Symbol) -> tuple[ModuleDebug | None, Place | None]:
+    def place_of(self, symbol: Symbol) -> Where:
         """The file and place of a symbol; a name without a module is looked for in all files given."""
         name = symbol.module.replace("-", "_") if symbol.module else None
-        known = self.modules.get(name) or self._shipped_module(name) if name else None
+        known = self.modules.get(name) if name else None
+        if known is None and name and self.kernel:
+            known = self.kernel.module(name)
         candidates = [known] if known else []
         if name is None:
             candidates = list(self.modules.values())
@@ -108,15 +113,6 @@ class Sources:
             self._note(f"{self.modules[name].elf.name} has no function {symbol.name}: is it the build that ran?")
         return None, None
 
-    def _shipped_module(self, name: str) -> ModuleDebug | None:
-        """The image's own module of that name: without source lines, but with code and prototypes."""
-        if name not in self._shipped:
-            tree = self.image.modules if self.image else None
-            pattern = f"{name.replace('_', '[-_]')}.ko*"
-            path = next(tree.rglob(pattern), None) if tree else None
-            self._shipped[name] = ModuleDebug(read_module(path).elf, name) if path else None
-        return self._shipped[name]
-
     def _check(self, debug: ModuleDebug, symbol: Symbol, places: Sequence[Place]) -> None:
         if len(places) > 1:
             self._note(f"{debug.elf.name} has {len(places)} functions called {symbol.name}: the first one is shown")
@@ -128,7 +124,10 @@ class Sources:
         """The module's own bytes where the log has none. They are not relocated: what is missing is named instead."""
         debug, place = self.place_of(oops.symbol) if oops.symbol else (None, None)
         if debug is None or place is None:
-            return self._with_code_of_image(oops)
+            found = (
+                self.kernel.code_around(oops.symbol, _CODE_BEFORE, _CODE_AFTER) if self.kernel and oops.symbol else None
+            )
+            return replace(oops, code=Code(0, *found)) if found else oops
         data, before = debug.bytes_around(place, _CODE_BEFORE, _CODE_AFTER)
         if not data:
             return oops
@@ -141,25 +140,6 @@ class Sources:
             labelled.append(replace(one, text=f"{one.text}  # {label}") if label else one)
         return replace(oops, instructions=tuple(labelled))
 
-    def _with_code_of_image(self, oops: Oops) -> Oops:
-        start = self._start_in_image(oops.symbol) if oops.symbol and not oops.symbol.module else None
-        if self.image is None or start is None or oops.symbol is None:
-            return oops
-        before = min(oops.symbol.offset, _CODE_BEFORE)
-        first = start + oops.symbol.offset - before
-        return replace(oops, code=Code(0, self.image.read(first, before + _CODE_AFTER), before))
-
-    def _start_in_image(self, symbol: Symbol) -> int | None:
-        """Where the image has the kernel's function; None when it has none of that size."""
-        found = self.image.symbols.all(symbol.name) if self.image else ()
-        for start in found:
-            located = self.image.symbols.at(start) if self.image else None
-            if located and symbol.size in (0, located.size):
-                return start
-        if found:
-            self._note(f"{symbol.name} is not {symbol.size:#x} bytes long in the image: is it the kernel that ran?")
-        return None
-
     def access(self, oops: Oops) -> Access | None:
         """The variable and member behind the faulting instruction's memory operand."""
         instruction = oops.faulting_instruction
@@ -170,7 +150,7 @@ class Sources:
         debug, place = self.place_of(oops.symbol)
         variable = debug.variable_in(place, base) if debug and place and debug.has_lines else None
         if debug is None or variable is None:
-            return self._argument_access(oops.symbol, base, offset, value)
+            return self.kernel.argument(oops.symbol, (debug, place), base, offset, value) if self.kernel else None
         member = debug.member_at(variable.pointee, offset) if variable.pointee and offset >= 0 else None
         return Access(
             variable.name,
@@ -181,33 +161,6 @@ class Sources:
             value,
             base,
         )
-
-    def _argument_access(self, symbol: Symbol, base: str, offset: int, value: int | None) -> Access | None:
-        """Without debug data: the parameter that the register likely still holds, by the function's prototype."""
-        code, function = self._code_and_prototype(symbol)
-        if not code or function is None:
-            return None
-        argument = argument_in(base, code, function)
-        if argument is None or argument.pointee is None:
-            return None
-        member = member_path(argument.pointee, offset) if offset >= 0 else None
-        path, kind = member or (None, None)
-        return Access(argument.name, argument.type.declare(), path, kind, offset, value, base, argument.index + 1)
-
-    def _code_and_prototype(self, symbol: Symbol) -> tuple[bytes, Type | None]:
-        """A function's bytes up to the symbol's offset, and its BTF."""
-        if self.image is None:
-            return b"", None
-        if symbol.module is None:
-            start = self._start_in_image(symbol)
-            code = self.image.read(start, symbol.offset) if start is not None else b""
-            return code, self.image.btf.func(symbol.name)
-        debug, place = self.place_of(symbol)
-        section = debug.elf.section(".BTF") if debug else None
-        if debug is None or place is None or section is None:
-            return b"", None
-        types = Btf(bytes(debug.elf.bytes_of(section)), base=self.image.btf, name=debug.elf.name)
-        return debug.bytes_around(place, symbol.offset, 0)[0], types.func(symbol.name)
 
     def _with_text(self, line: SourceLine, debug: ModuleDebug) -> SourceLine:
         shown = self._lines_of(line.file, debug)

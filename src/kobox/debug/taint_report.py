@@ -10,7 +10,6 @@ from typing import Any
 
 from kobox.abi import taint
 from kobox.debug.pasted import strip_prefix
-from kobox.debug.report import taint_data
 from kobox.errors import UsageError
 
 
@@ -135,3 +134,26 @@ def render(statement: Statement) -> str:
 
 def as_data(statement: Statement) -> dict[str, Any]:
     return {**taint_data(statement.value), "source": statement.source, "modules": statement.modules}
+
+
+def taint_data(value: int) -> dict[str, Any]:
+    """A taint value with every flag in it explained."""
+    return {
+        "value": value,
+        "letters": taint.letters(value),
+        "flags": [
+            {
+                "letter": flag.letter,
+                "bit": flag.bit,
+                "value": flag.mask,
+                "name": flag.name,
+                "meaning": flag.meaning,
+                "cause": flag.cause,
+                "set_by": flag.set_by,
+                "matters": flag.matters,
+                "module_carried": flag.module_carried,
+            }
+            for flag in taint.decode(value)
+        ],
+        "unknown_bits": list(taint.unknown_bits(value)),
+    }
