@@ -198,14 +198,16 @@ static void call(struct answer *a, char **f, size_t *sizes)
 		int fd = open(f[1], O_RDONLY);
 		if (fd < 0) {
 			note(a, -1);
-			a->could_not_open = 1;
 			return;
 		}
 		size_t used = 0;
 		ssize_t n;
 		while ((n = read(fd, a->output + used, sizeof(a->output) - used)) > 0)
 			used += (size_t)n;
-		note_output(a, n < 0 ? n : (ssize_t)used);
+		if (n < 0)
+			note(a, -1);
+		else
+			note_output(a, (ssize_t)used);
 		close(fd);
 	} else if (!strcmp(action, "write")) {
 		if (atoi(f[3]) && setuid((uid_t)atoi(f[3])))

@@ -1,0 +1,380 @@
+"""A recorded case on a kobox kernel: ``GoldenKernel`` served by ``kobox.boot()`` and the system calls of its guest."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import kobox
+from kobox.errors import Errno, GuestError
+from kobox.kernel.guest import signed64
+from kobox.kernel.tasks import Job, JobTimeout, TaskDied
+from tools.golden_kernel import DEFAULT_COMM, Answer, Entry, Files, Record, delete_flags, encode
+
+_FILE = "/kload.ko"
+_O_WRONLY, _O_RDWR, _O_CREAT, _O_TRUNC, _O_CLOEXEC, _O_PATH = 1, 2, 0o100, 0o1000, 0o2000000, 0o10000000
+_AF_NETLINK, _SOCK_DGRAM, _SOCK_NONBLOCK, _KOBJECT_UEVENT, _MSG_DONTWAIT = 16, 2, 0o4000, 15, 0x40
+_CAP_SYS_MODULE = 16
+_SIGALRM = 14
+_ERESTART = {512, 513, 514, 516}
+_EINTR = 4
+_ALARM_NS = 4_000_000_000
+_HUNG_NS = 2_000_000_000
+_SETTLE_SECONDS = 5
+"""What the kernel still has to say after its boot (clocks) is said by then."""
+_KEPT_AT = 32 << 20
+"""Where in the window for system calls the strings of background calls lie: nobody else writes there."""
+
+
+class BoxBooter:
+    """Boots a kernel for each command line once; every case after the first starts from its pristine state."""
+
+    def __init__(self, image: str | None, loader: str) -> None:
+        self.image, self.loader = image, loader
+        self.kernels: dict[str, kobox.Kernel] = {}
+        self.sockets: dict[str, int] = {}
+
+    @property
+    def modules(self) -> Path | None:
+        """The image's tree of modules."""
+        if self.image == "bare":
+            return None
+        return self._kernel("").image.modules
+
+    def __call__(self, boot_args: str) -> BoxKernel:
+        kernel = self._kernel(boot_args)
+        kernel.reset()
+        return BoxKernel(kernel, self.sockets[boot_args])
+
+    def _kernel(self, boot_args: str) -> kobox.Kernel:
+        if boot_args not in self.kernels:
+            kernel = kobox.boot(self.image, append=boot_args, comm=DEFAULT_COMM, loader=self.loader)
+            self.sockets[boot_args] = _uevent_socket(kernel)
+            kernel.sleep(_SETTLE_SECONDS)
+            kernel.checkpoint()
+            self.kernels[boot_args] = kernel
+        return self.kernels[boot_args]
+
+
+def _uevent_socket(kernel: kobox.Kernel) -> int:
+    """A socket that hears what udev would hear; negative where the kernel has none."""
+    call, window = kernel.syscalls.call, kernel.syscalls.window
+    descriptor = call("socket", _AF_NETLINK, _SOCK_DGRAM | _SOCK_NONBLOCK, _KOBJECT_UEVENT)
+    if descriptor >= 0:
+        window.clear()
+        address = window.put(struct.pack("<HHII", _AF_NETLINK, 0, 0, 1))
+        call("bind", descriptor, address, 12)
+    return descriptor
+
+
+class BoxKernel:
+    """One case's kernel."""
+
+    def __init__(self, kernel: kobox.Kernel, socket: int) -> None:
+        self.kernel = kernel
+        self.guest = kernel.guest
+        self.tasks = kernel.guest.tasks
+        self.syscalls = kernel.syscalls
+        self.socket = socket
+        self.mark = kernel.booted.log.mark()
+        self.slots: dict[int, int] = {}
+        self.background: dict[int, Job] = {}
+        self.kept = kernel.guest.machine.pages.window[0] + _KEPT_AT
+
+    # Calls and how they may end
+
+    def call(self, name: str, *arguments: int) -> Answer:
+        """One system call of a process with an alarm of four seconds."""
+        return self.finish(self.syscalls.start(name, *arguments), _ALARM_NS, True)
+
+    def finish(self, job: Job, nanoseconds: int, has_alarm: bool) -> Answer:
+        interrupted = False
+        try:
+            try:
+                self.tasks.finish(job, nanoseconds)
+            except JobTimeout:
+                if not has_alarm:
+                    return Answer(None, hung=True)
+                interrupted = True
+                self.ring(job)
+                self.tasks.finish(job, _HUNG_NS)
+        except JobTimeout:
+            return Answer(None, hung=True)
+        except TaskDied:
+            job.died = True
+        except GuestError:
+            return Answer(None, died=True)
+        if job.died:
+            return Answer(None, killed_by=self.guest.view("task_struct", job.task)["exit_code"] & 0x7F)
+        value = signed64(job.result)
+        if interrupted:
+            self.guest.call("flush_signals", job.task)
+            if -value in _ERESTART:
+                value = -_EINTR
+        return Answer(value)
+
+    def ring(self, job: Job) -> None:
+        """The alarm: a signal with a handler, so that it interrupts and does not kill."""
+        task = self.guest.view("task_struct", job.task)
+        action = self.guest.layouts.size("k_sigaction")
+        self.guest.write_uint(
+            task["sighand"] + self.guest.layouts.offset("sighand_struct", "action") + (_SIGALRM - 1) * action, 0x1000
+        )
+        self.guest.call("send_sig", _SIGALRM, job.task, 1)
+
+    def text(self, value: bytes) -> int:
+        return self.syscalls.window.text(value)
+
+    def keep(self, value: bytes) -> int:
+        """A string for a call in the background."""
+        address = self.kept
+        self.guest.write(address, value + b"\0")
+        self.kept += len(value) + 16 & ~15
+        return address
+
+    def open_raw(self, path: str, flags: int) -> int:
+        self.syscalls.window.clear()
+        return self.syscalls.call("openat", -100, self.text(encode(path)), flags, 0o644)
+
+    def place(self, data: bytes) -> None:
+        self.kernel.files.write(_FILE, data, _O_WRONLY | _O_CREAT | _O_TRUNC)
+        self.guest.call("task_work_run")
+
+    # Modules
+
+    def finit_module(self, data: bytes, params: bytes, flags: int) -> Answer:
+        self.place(data)
+        descriptor = self.open_raw(_FILE, _O_CLOEXEC)
+        self.syscalls.window.clear()
+        answer = self.call("finit_module", descriptor, self.text(params), flags)
+        if not answer.died:
+            self.syscalls.call("close", descriptor)
+        return answer
+
+    def init_module(self, data: bytes, params: bytes, length: int | None) -> Answer:
+        size = len(data) if length is None else length
+        self.syscalls.window.clear()
+        text = self.text(params)
+        return self.call("init_module", self.syscalls.window.put(data.ljust(size, b"\0")), size, text)
+
+    def delete_module(self, name: bytes, flags: int) -> Answer:
+        self.syscalls.window.clear()
+        return self.call("delete_module", self.text(name), flags)
+
+    def special(self, action: str, kind: str, data: bytes, name: bytes) -> Answer:
+        if kind == "nocap":
+            with self.without_capability():
+                return self.plain(action, data, name)
+        window = self.syscalls.window
+        window.clear()
+        if action == "deletespecial":
+            return self.call("delete_module", 0, 0o4000)
+        empty = self.text(b"")
+        if action == "initspecial":
+            size = 1 << 62 if kind == "hugelen" else len(data)
+            buffer = 0 if kind == "nullbuf" else window.put(data)
+            return self.call("init_module", buffer, size, 0 if kind == "nullparam" else empty)
+        descriptor = self.odd_descriptor(kind, data)
+        window.clear()
+        params = 0 if kind == "nullparam" else self.text(b"")
+        return self.call("finit_module", descriptor, params, 0)
+
+    def plain(self, action: str, data: bytes, name: bytes) -> Answer:
+        if action == "deletespecial":
+            return self.delete_module(name, 0o4000)
+        if action == "initspecial":
+            return self.init_module(data, b"", None)
+        return self.finit_module(data, b"", 0)
+
+    def odd_descriptor(self, kind: str, data: bytes) -> int:
+        if kind == "bad":
+            return 999
+        if kind in ("dir", "null"):
+            return self.open_raw("/" if kind == "dir" else "/dev/null", 0)
+        if kind == "pipe":
+            self.syscalls.window.clear()
+            ends = self.syscalls.window.reserve(8)
+            self.syscalls.call("pipe2", ends, 0)
+            return self.guest.read_int(ends, 4, True)
+        self.place(data)
+        flags = {"wronly": _O_WRONLY, "rdwr": _O_RDWR, "path": _O_PATH}.get(kind, 0)
+        descriptor = self.open_raw(_FILE, flags)
+        if kind == "offset":
+            self.syscalls.call("lseek", descriptor, 100, 0)
+        return descriptor
+
+    @contextmanager
+    def without_capability(self) -> Iterator[None]:
+        """Take CAP_SYS_MODULE from the tasks that make calls, and give it back."""
+        with self.credentials() as sets:
+            for address in sets:
+                self.guest.write_uint(address, self.guest.read_uint(address) & ~(1 << _CAP_SYS_MODULE))
+            yield
+
+    @contextmanager
+    def credentials(self) -> Iterator[list[int]]:
+        """Where the effective capabilities of those tasks lie; what is changed there is undone."""
+        tasks = {self.tasks.state.resting, *self.tasks.state.parked} - {0}
+        creds = {self.guest.view("task_struct", task)["cred"] for task in tasks}
+        size = self.guest.layouts.size("cred")
+        kept = {cred: self.guest.read(cred, size) for cred in creds}
+        usage = self.guest.layouts.offset("cred", "uid")
+        try:
+            yield [self.guest.view("cred", cred).at("cap_effective") for cred in creds]
+        finally:
+            for cred, data in kept.items():
+                self.guest.write(cred + usage, data[usage : self.guest.layouts.offset("cred", "user")])
+
+    # Files
+
+    def read(self, path: str) -> Answer:
+        descriptor = self.open_raw(path, 0)
+        if descriptor < 0:
+            return Answer(descriptor)
+        answer = self.read_all(descriptor)
+        if not answer.died:
+            self.syscalls.call("close", descriptor)
+        return answer
+
+    def read_all(self, descriptor: int) -> Answer:
+        parts: list[bytes] = []
+        while True:
+            answer = self.read_some(descriptor, 1 << 16)
+            if answer.value is None or answer.value < 0:
+                return answer
+            if not answer.output:
+                break
+            parts.append(answer.output)
+        data = b"".join(parts)
+        return Answer(len(data), data)
+
+    def read_some(self, descriptor: int, size: int) -> Answer:
+        self.syscalls.window.clear()
+        buffer = self.syscalls.window.reserve(size)
+        answer = self.call("read", descriptor, buffer, size)
+        if answer.value is None or answer.value < 0:
+            return answer
+        return Answer(answer.value, self.guest.read(buffer, answer.value))
+
+    def write(self, path: str, data: bytes, uid: int) -> Answer:
+        if uid:
+            with self.credentials() as sets:
+                for address in sets:
+                    cred = address - self.guest.layouts.offset("cred", "cap_effective")
+                    self.guest.write_uint(address, 0)
+                    for name in ("uid", "euid", "suid", "fsuid"):
+                        self.guest.write_uint(cred + self.guest.layouts.offset("cred", name), uid, 4)
+                return self.write(path, data, 0)
+        descriptor = self.open_raw(path, _O_WRONLY)
+        if descriptor < 0:
+            return Answer(descriptor, opened=False)
+        self.syscalls.window.clear()
+        answer = self.call("write", descriptor, self.syscalls.window.put(data), len(data))
+        if not answer.died:
+            self.syscalls.call("close", descriptor)
+        return answer
+
+    def open(self, slot: int, path: str, flags: int) -> Answer:
+        descriptor = self.open_raw(path, flags)
+        self.slots[slot] = descriptor
+        return Answer(min(descriptor, 0))
+
+    def close(self, slot: int) -> Answer:
+        return self.call("close", self.slots.pop(slot))
+
+    def read_slot(self, slot: int, count: int) -> Answer:
+        answer = self.read_some(self.slots[slot], count)
+        return answer if answer.output is not None else Answer(answer.value, b"", answer.killed_by, answer.hung)
+
+    def write_slot(self, slot: int, data: bytes) -> Answer:
+        self.syscalls.window.clear()
+        return self.call("write", self.slots[slot], self.syscalls.window.put(data), len(data))
+
+    def seek_slot(self, slot: int, offset: int, whence: int) -> Answer:
+        return self.call("lseek", self.slots[slot], offset, whence)
+
+    def ioctl_slot(self, slot: int, request: int, argument: int) -> Answer:
+        return self.call("ioctl", self.slots[slot], request, argument)
+
+    # In the background
+
+    def start(self, slot: int, step: Mapping[str, Any], files: Files) -> Answer:
+        action = step["action"]
+        if action == "delete_module":
+            job = self.syscalls.start(action, self.keep(encode(step["name"])), delete_flags(step["flags"]))
+        else:
+            self.place(files[step["file"]])
+            descriptor = self.open_raw(_FILE, 0)
+            job = self.syscalls.start("finit_module", descriptor, self.keep(encode(step["params"])), step["flags"])
+        self.background[slot] = job
+        self.tasks.run_until_blocked(job)
+        return Answer(0)
+
+    def wait(self, slot: int, milliseconds: int) -> Answer:
+        return self.finish(self.background[slot], milliseconds * 1_000_000, False)
+
+    def sleep(self, milliseconds: int) -> Answer:
+        self.kernel.sleep(milliseconds / 1000)
+        return Answer(0)
+
+    # What can be seen
+
+    def kallsyms(self, module: str) -> list[str]:
+        data = self.read("/proc/kallsyms").output or b""
+        lines = data.decode("latin-1").splitlines()
+        return [line.replace("\t", " ") for line in lines if line.endswith(f"[{module}]")]
+
+    def tree(self, path: str) -> dict[str, Entry]:
+        found: dict[str, Entry] = {}
+        self.add_tree(path, found)
+        return found
+
+    def add_tree(self, path: str, found: dict[str, Entry]) -> None:
+        files = self.kernel.files
+        try:
+            mode = files.status(path).mode
+        except Errno:
+            return
+        kind, permissions = mode & 0o170000, mode & 0o7777
+        if kind == 0o120000:
+            found[path] = Entry("link", target=files.readlink(path))
+        elif kind == 0o040000:
+            found[path] = Entry("dir", permissions)
+            for entry in files.list(path):
+                self.add_tree(f"{path}/{entry.name}", found)
+        elif permissions & 0o444:
+            answer = self.read(path)
+            number = -answer.value if answer.value is not None and answer.value < 0 else None
+            found[path] = Entry("file", permissions, answer.output, read_errno=number)
+        else:
+            found[path] = Entry("file", permissions)
+
+    def proc_modules(self) -> list[str] | None:
+        answer = self.read("/proc/modules")
+        return None if answer.output is None else answer.output.decode("latin-1").splitlines()
+
+    def tainted(self) -> int | None:
+        return self.kernel.tainted
+
+    def log(self) -> list[Record]:
+        log = self.kernel.booted.log
+        records = log.since(self.mark)
+        self.mark += len(records)
+        return [
+            Record(record.level, record.text.encode("utf-8", "surrogateescape").decode("latin-1")) for record in records
+        ]
+
+    def uevents(self) -> list[list[str]]:
+        messages: list[list[str]] = []
+        while self.socket >= 0:
+            self.syscalls.window.clear()
+            buffer = self.syscalls.window.reserve(8192)
+            count = self.syscalls.call("recvfrom", self.socket, buffer, 8192, _MSG_DONTWAIT, 0, 0)
+            if count <= 0:
+                break
+            parts = self.guest.read(buffer, count).decode("latin-1").split("\0")
+            messages.append([part for part in parts if part])
+        return messages
