@@ -149,10 +149,9 @@ class KernelBuilder:
     def _initcalls(self) -> None:
         self._align(4)
         place = TEXT_BASE + len(self._data)
-        for name in ("__initcall_start", "__initcall0_start"):
-            self.symbols.append((name, place, "D"))
+        self.symbols.append(("__initcall_start", place, "D"))
         self._data += struct.pack("<i", TEXT_BASE + 0x10 - place)
-        for level in range(1, 8):
+        for level in range(8):
             self.symbols.append((f"__initcall{level}_start", place + 4, "D"))
             if level == 5:
                 self.symbols.append(("__initcallrootfs_start", place + 4, "D"))
@@ -287,7 +286,7 @@ def _lz4(data: bytes) -> bytes:
 def _zstd(data: bytes) -> bytes:
     import zstandard
 
-    return zstandard.ZstdCompressor().compress(data)
+    return zstandard.ZstdCompressor(write_checksum=True).compress(data)
 
 
 PACKERS = {

@@ -15,7 +15,7 @@ class Config(Mapping[str, str]):
     __slots__ = ("_text",)
 
     def __init__(self, text: bytes) -> None:
-        self._text = b"\n" + text
+        self._text = b"\n" + text + b"\n"
 
     def __getitem__(self, name: str) -> str:
         key = b"\nCONFIG_" + name.removeprefix("CONFIG_").encode() + b"="
@@ -42,7 +42,7 @@ class Config(Mapping[str, str]):
 
     @property
     def text(self) -> bytes:
-        return self._text[1:]
+        return self._text[1:-1]
 
 
 def embedded_config(flat: bytes) -> bytes | None:

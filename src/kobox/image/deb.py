@@ -6,6 +6,7 @@ or that goes through a link the package itself made, is refused. Follows deb(5).
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import lzma
@@ -49,7 +50,7 @@ def read_deb(path: Path) -> Deb:
     if control is None or not any(name.startswith("data.tar") for name in members):
         raise BadFile(str(path), "archive", "no control.tar and data.tar", ", ".join(members) or "nothing")
     text = ""
-    with open(path, "rb") as handle:
+    with open(path, "rb") as handle, _one_error(path, control):
         for entry, stream in _entries(handle, path, control, members[control]):
             if _plain(entry.name) == "control" and stream is not None:
                 text = stream.read().decode("utf-8", "replace")
@@ -60,7 +61,7 @@ def extract(deb: Deb, root: Path) -> int:
     """Unpack what a kernel is made of below ``root``; the number of files."""
     name = next(name for name in deb.members if name.startswith("data.tar"))
     count = 0
-    with open(deb.path, "rb") as handle:
+    with open(deb.path, "rb") as handle, _one_error(deb.path, name):
         for entry, stream in _entries(handle, deb.path, name, deb.members[name]):
             plain = _plain(entry.name)
             if plain.startswith(WANTED):
@@ -88,16 +89,25 @@ def _members(path: Path) -> dict[str, tuple[int, int]]:
 def _entries(
     handle: IO[bytes], path: Path, name: str, place: tuple[int, int]
 ) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
-    """The files of a packed tar member in its order; damage anywhere is one BadFile."""
+    """The files of a packed tar member in its order."""
     opener = _OPENERS.get(PurePosixPath(name).suffix)
     if opener is None:
         raise NotModelled(f"{path}: {name}: packing is not known")
+    member = cast("IO[bytes]", io.BufferedReader(_Slice(handle, *place), 1 << 20))
+    stream = opener(member)
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        for entry in archive:
+            yield entry, archive.extractfile(entry) if entry.isreg() else None
+    while stream.read(1 << 20):  # the checksum stands at the end, behind what tar needs
+        pass
+
+
+@contextlib.contextmanager
+def _one_error(path: Path, name: str) -> Iterator[None]:
+    """Whatever a damaged stream raises, wherever it is read, as one BadFile."""
     try:
-        member = cast("IO[bytes]", io.BufferedReader(_Slice(handle, *place), 1 << 20))
-        with tarfile.open(fileobj=opener(member), mode="r|") as archive:
-            for entry in archive:
-                yield entry, archive.extractfile(entry) if entry.isreg() else None
-    except (tarfile.TarError, lzma.LZMAError, EOFError, zlib.error, ValueError) as error:
+        yield
+    except (tarfile.TarError, lzma.LZMAError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
         raise BadFile(str(path), name, f"damaged: {error}", hint="download it again") from error
 
 
@@ -126,10 +136,27 @@ def _gzip(source: IO[bytes]) -> IO[bytes]:
     return gzip.open(source)  # type: ignore[return-value]  # GzipFile reads as a binary file does
 
 
-def _zstd(source: IO[bytes]) -> IO[bytes]:
-    import zstandard
+class _Zstd(io.RawIOBase):
+    """A zstd stream whose errors are ValueErrors, as those of the standard library's packings are."""
 
-    return cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True))
+    def __init__(self, source: IO[bytes]) -> None:
+        import zstandard
+
+        self._error = zstandard.ZstdError
+        self._reader = zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # only ever given a memoryview
+        try:
+            return self._reader.readinto(buffer)
+        except self._error as error:
+            raise ValueError(str(error)) from error
+
+
+def _zstd(source: IO[bytes]) -> IO[bytes]:
+    return cast("IO[bytes]", io.BufferedReader(_Zstd(source), 1 << 20))
 
 
 _OPENERS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {

@@ -270,14 +270,15 @@ def test_a_type_number_outside_is_damage() -> None:
         _ = Btf(types.build()).type(2).target
 
 
-@pytest.mark.parametrize("kind", [2, 8, 10, 18])
+@pytest.mark.parametrize("kind", [Kind.PTR, Kind.TYPEDEF, Kind.CONST, Kind.TYPE_TAG])
 def test_a_type_that_refers_to_itself_is_damage(kind: int) -> None:
     types = BtfBuilder()
     types.refer(kind, 1, "loop")
     one = Btf(types.build()).type(1)
-    with pytest.raises(BadFile, match="refers to itself"):
-        one.declare("x")
-    if kind != 2:
+    if kind != Kind.TYPEDEF:
+        with pytest.raises(BadFile, match="refers to itself"):
+            one.declare("x")
+    if kind != Kind.PTR:
         with pytest.raises(BadFile, match="refers to itself"):
             one.strip()
 
