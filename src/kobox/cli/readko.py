@@ -131,7 +131,7 @@ def _summary_text(module: KernelModule) -> Iterator[str]:
 
 def _entry(o: Overview) -> str:
     if o.this_module_size is None:
-        return "none: an object file without struct module, modpost has not finished it"
+        return "none: no struct module in it, so this is no module that modpost has finished"
     shown = [o.init or "no init", o.exit or "no exit (can't be unloaded)" if o.init else o.exit or "no exit"]
     return f"{', '.join(shown)}; struct module of {o.this_module_size} bytes"
 

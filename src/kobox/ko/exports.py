@@ -2,7 +2,7 @@
 
 An entry of ``__ksymtab`` is three relocated words: value, name, namespace. Words are 4 bytes where the kernel stores
 distances (x86, arm64, ...) and on 32-bit machines, else 8; kernels before 5.4 have no namespace word. Which it is shows
-in where the relocations are, so no release is asked.
+in where the relocations are and in which of them point at strings, so no release is asked.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Import(NamedTuple):
 
 
 def read_exports(elf: ElfFile) -> tuple[Export, ...]:
-    """Every export, those for all licences first, each group in the table's order (sorted by name, as modpost does)."""
+    """Every export, those for all licences first, each group in the table's order (which the linker sorts by name)."""
     found: list[Export] = []
     for table_name, crc_name, gpl in _SECTIONS:
         table = elf.alloc_section(table_name)
@@ -72,13 +72,14 @@ def _exports_of(elf: ElfFile, table: Section, crc_table: Section | None, gpl: bo
 
 
 def _shape(elf: ElfFile, table: Section, pointers: Pointers) -> tuple[int, int]:
-    slots = pointers.slots
-    elf.bytes_of(table)  # a table that lies outside the file has no believable size
+    size = len(elf.bytes_of(table))
+    strings = elf.section("__ksymtab_strings")
+    strings_index = strings.index if strings else None
+    named = {offset for offset, slot in pointers.slots.items() if pointers.place_of(slot)[0] == strings_index}
+    valued = pointers.slots.keys() - named
     for word, words in _SHAPES:
-        stride = word * words
-        if table.size % stride == 0 and all(
-            start in slots and start + word in slots for start in range(0, table.size, stride)
-        ):
+        starts = range(0, size, word * words)
+        if size % (word * words) == 0 and all(start in valued and start + word in named for start in starts):
             return word, words
     raise BadFile(elf.name, table.name, "its relocations fit no known layout of export entries")
 

@@ -61,7 +61,7 @@ def test_a_module_that_cannot_be_unloaded_says_so(tmp_path: Path, capsys: pytest
 
 def test_an_object_file_that_is_no_module_yet_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys, str(KoBuilder().text().write(tmp_path / "x.o")))
-    assert "none: an object file without struct module" in text
+    assert "none: no struct module in it" in text
     assert "(not said: taints the kernel)" in text
 
 

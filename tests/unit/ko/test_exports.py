@@ -7,6 +7,7 @@ import struct
 import pytest
 
 from builders import ABS, FUNC, LOCAL, X86_64_64, X86_64_PC32, KoBuilder
+from kobox.elf import parse
 from kobox.errors import BadFile
 from kobox.ko import Export, Import, parse_module
 
@@ -47,43 +48,44 @@ def test_a_module_without_exports_offers_nothing() -> None:
     assert exports_of(KoBuilder("hello").module()) == ()
 
 
-def by_hand(word: int, words: int) -> KoBuilder:
-    """Two exports in a table of the given shape, through section symbols as newer assemblers leave them."""
-    builder = KoBuilder().text(bytes(8)).symbol("f", type=FUNC).symbol("g", value=4, type=FUNC)
-    builder.section("__ksymtab_strings", b"f\0g\0NS\0").section("__ksymtab", bytes(2 * word * words), align=8)
+def by_hand(word: int, words: int, names: str = "fgh") -> KoBuilder:
+    """A table of the given shape, its strings reached through section symbols as newer assemblers leave them."""
+    builder = KoBuilder().text(bytes(16)).section("__ksymtab", bytes(len(names) * word * words), align=8)
+    builder.section("__ksymtab_strings", "".join(f"{name}\0" for name in names).encode() + b"NS\0")
     kind = X86_64_PC32 if word == 4 else X86_64_64
-    for number, name in enumerate("fg"):
+    for number, name in enumerate(names):
         start = number * word * words
-        builder.reloc("__ksymtab", start, kind, name).reloc(
-            "__ksymtab", start + word, kind, "__ksymtab_strings", 2 * number
-        )
+        builder.symbol(name, value=4 * number, type=FUNC).reloc("__ksymtab", start, kind, name)
+        builder.reloc("__ksymtab", start + word, kind, "__ksymtab_strings", 2 * number)
     if words == 3:
-        builder.reloc("__ksymtab", word * words + 2 * word, kind, "__ksymtab_strings", 4)
+        builder.reloc("__ksymtab", word * words + 2 * word, kind, "__ksymtab_strings", 2 * len(names))
     return builder
 
 
-@pytest.mark.parametrize(("word", "words", "namespace"), [(4, 3, "NS"), (4, 2, ""), (8, 3, "NS"), (8, 2, "")])
-def test_every_shape_of_table_that_kernels_have_had_is_read(word: int, words: int, namespace: str) -> None:
-    found = exports_of(by_hand(word, words))
-    assert [(export.name, export.offset, export.namespace) for export in found] == [("f", 0, ""), ("g", 4, namespace)]
+@pytest.mark.parametrize("names", ["fg", "fgh", "fghijk"])
+@pytest.mark.parametrize(("word", "words"), [(4, 3), (4, 2), (8, 3), (8, 2)])
+def test_every_shape_of_table_that_kernels_have_had_is_read(word: int, words: int, names: str) -> None:
+    found = exports_of(by_hand(word, words, names))
+    assert [(export.name, export.offset) for export in found] == [(name, 4 * n) for n, name in enumerate(names)]
+    assert found[1].namespace == ("NS" if words == 3 else "")
 
 
 def test_crcs_of_older_kernels_are_absolute_symbols() -> None:
-    builder = by_hand(8, 2).section("__kcrctab", bytes(16), align=8)
+    builder = by_hand(8, 2, "fg").section("__kcrctab", bytes(16), align=8)
     builder.symbol("__crc_f", ABS, 0xAABBCCDD).symbol("__crc_g", ABS, 2)
     builder.reloc("__kcrctab", 0, X86_64_64, "__crc_f").reloc("__kcrctab", 8, X86_64_64, "__crc_g")
     assert [export.crc for export in exports_of(builder)] == [0xAABBCCDD, 2]
 
 
 def test_crcs_of_some_kernels_are_a_distance_away() -> None:
-    builder = by_hand(4, 3).section("__kcrctab", bytes(8), align=4).rodata(struct.pack("<II", 11, 22))
+    builder = by_hand(4, 3, "fg").section("__kcrctab", bytes(8), align=4).rodata(struct.pack("<II", 11, 22))
     builder.symbol("__crc_f", ".rodata", bind=LOCAL).symbol("__crc_g", ".rodata", 4, bind=LOCAL)
     builder.reloc("__kcrctab", 0, X86_64_PC32, "__crc_f").reloc("__kcrctab", 4, X86_64_PC32, "__crc_g")
     assert [export.crc for export in exports_of(builder)] == [11, 22]
 
 
 def test_a_crc_that_is_left_undefined_is_none() -> None:
-    builder = by_hand(4, 3).section("__kcrctab", bytes(8), align=4)
+    builder = by_hand(4, 3, "fg").section("__kcrctab", bytes(8), align=4)
     builder.reloc("__kcrctab", 0, X86_64_PC32, "__crc_f").reloc("__kcrctab", 4, X86_64_PC32, "__crc_g")
     assert [export.crc for export in exports_of(builder)] == [None, None]
 
@@ -101,11 +103,21 @@ def test_a_table_without_its_relocations_is_refused() -> None:
         exports_of(builder)
 
 
-def test_a_name_that_points_nowhere_is_refused() -> None:
-    builder = KoBuilder().text().symbol("f").symbol("nowhere", ABS, 5).section("__ksymtab", bytes(12))
-    builder.reloc("__ksymtab", 0, X86_64_PC32, "f").reloc("__ksymtab", 4, X86_64_PC32, "nowhere")
-    with pytest.raises(BadFile, match="a string is expected at 0x5 of section 65521, where the file has no bytes"):
+def test_a_name_that_points_behind_the_strings_is_refused() -> None:
+    builder = KoBuilder().text().symbol("f").section("__ksymtab_strings", b"f\0").section("__ksymtab", bytes(12))
+    builder.reloc("__ksymtab", 0, X86_64_PC32, "f").reloc("__ksymtab", 4, X86_64_PC32, "__ksymtab_strings", 2)
+    with pytest.raises(BadFile, match="__ksymtab: the string at .* has no NUL within 0 bytes"):
         exports_of(builder)
+
+
+def test_a_relocation_against_a_symbol_that_is_not_there_is_refused() -> None:
+    builder = KoBuilder().text().symbol("f").section("__ksymtab_strings", b"f\0").section("__ksymtab", bytes(12))
+    data = bytearray(builder.reloc("__ksymtab", 0, X86_64_PC32, "f").build())
+    relocations = parse(bytes(data), "x.ko").section(".rela__ksymtab")
+    assert relocations is not None
+    struct.pack_into("<I", data, relocations.offset + 12, 5000)
+    with pytest.raises(BadFile, match="__ksymtab: a relocation names no symbol: found 0x1388"):
+        _ = parse_module(bytes(data), "x.ko").exports
 
 
 class TestImports:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from builders import LOCAL, X86_64_64, KoBuilder
+from builders import ABS, LOCAL, X86_64_64, KoBuilder
 from kobox.errors import BadFile
 from kobox.ko import Param, parse_module
 
@@ -85,6 +85,12 @@ def test_a_parameter_without_a_name_is_refused() -> None:
     builder = KoBuilder().section("__param", bytes(40), align=8)
     with pytest.raises(BadFile, match=r"x\.ko: __param\+0x0: the name of a parameter has no relocation"):
         params_of(builder)
+
+
+def test_a_name_that_points_nowhere_is_refused() -> None:
+    builder = KoBuilder().section("__param", bytes(40), align=8).symbol("nowhere", ABS, 5)
+    with pytest.raises(BadFile, match="a string is expected at 0x5 of section 65521, where the file has no bytes"):
+        params_of(builder.reloc("__param", 0, X86_64_64, "nowhere"))
 
 
 def test_a_part_of_an_entry_at_the_end_is_not_read() -> None:
