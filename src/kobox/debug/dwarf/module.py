@@ -257,12 +257,12 @@ class ModuleDebug:
 
     def _bare(self, kind: Die) -> Die:
         """The type behind typedefs and qualifiers."""
-        while kind.tag in _TRANSPARENT:
-            inner = self._type(kind.unit, kind.attributes)
+        for _ in range(_DEEPEST):
+            inner = self._type(kind.unit, kind.attributes) if kind.tag in _TRANSPARENT else None
             if inner is None:
                 return kind
             kind = inner
-        return kind
+        raise BadFile(self.elf.name, f".debug_info+{kind.offset:#x}", "type that refers to itself")
 
     def _pointee(self, kind: Die | None) -> Die | None:
         bare = self._bare(kind) if kind else None
@@ -364,6 +364,7 @@ def _covers(unit: Unit, die: Die, pc: int) -> bool:
     return any(low <= pc < high for low, high in unit.ranges(die))
 
 
+_DEEPEST = 64
 _SCOPES = frozenset({TAG.SUBPROGRAM, TAG.LEXICAL_BLOCK, TAG.INLINED_SUBROUTINE})
 _TRANSPARENT = frozenset({TAG.TYPEDEF, TAG.CONST_TYPE, TAG.VOLATILE_TYPE, TAG.RESTRICT_TYPE, TAG.ATOMIC_TYPE})
 _KEYWORDS: dict[int, str] = {TAG.STRUCTURE_TYPE: "struct", TAG.UNION_TYPE: "union", TAG.ENUMERATION_TYPE: "enum"}
