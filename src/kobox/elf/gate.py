@@ -43,7 +43,9 @@ class Gate:
 
     def string(self, offset: int, end: int, place: str) -> str:
         """The NUL-ended string at ``offset`` whose NUL is in front of ``end``."""
-        raw = bytes(self.take(offset, max(0, min(end - offset, LONGEST_NAME + 1)), place))
+        if offset >= end:
+            raise BadFile(self.file, place, "a string starts behind the end of its section", offset, f"below {end:#x}")
+        raw = bytes(self.take(offset, min(end - offset, LONGEST_NAME + 1), place))
         found, nul, _ = raw.partition(b"\0")
         if not nul:
             raise BadFile(self.file, place, f"the string at {offset:#x} has no NUL within {len(raw)} bytes")

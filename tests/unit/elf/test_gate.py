@@ -64,6 +64,12 @@ def test_a_string_must_end_before_its_section_does() -> None:
         Gate("x.ko", b"one\0").string(0, 2, "names")
 
 
+@pytest.mark.parametrize("offset", [2, 3, 1 << 70])
+def test_a_string_cannot_start_behind_its_section(offset: int) -> None:
+    with pytest.raises(BadFile, match=f"a string starts behind the end of its section: found {offset:#x}"):
+        Gate("x.ko", b"one\0").string(offset, 2, "names")
+
+
 class TestStringTable:
     def test_any_offset_is_a_string_because_linkers_share_tails(self) -> None:
         table = StringTable("x.ko", ".strtab", b"\0printk\0")

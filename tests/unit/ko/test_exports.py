@@ -106,7 +106,7 @@ def test_a_table_without_its_relocations_is_refused() -> None:
 def test_a_name_that_points_behind_the_strings_is_refused() -> None:
     builder = KoBuilder().text().symbol("f").section("__ksymtab_strings", b"f\0").section("__ksymtab", bytes(12))
     builder.reloc("__ksymtab", 0, X86_64_PC32, "f").reloc("__ksymtab", 4, X86_64_PC32, "__ksymtab_strings", 2)
-    with pytest.raises(BadFile, match="__ksymtab: the string at .* has no NUL within 0 bytes"):
+    with pytest.raises(BadFile, match="__ksymtab: a string starts behind the end of its section: found 0x"):
         exports_of(builder)
 
 
