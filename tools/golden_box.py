@@ -310,7 +310,6 @@ class BoxKernel:
             descriptor = self.open_raw(_FILE, 0)
             job = self.syscalls.start("finit_module", descriptor, self.keep(encode(step["params"])), step["flags"])
         self.background[slot] = job
-        self.tasks.run_until_blocked(job)
         return Answer(0)
 
     def wait(self, slot: int, milliseconds: int) -> Answer:
@@ -332,6 +331,8 @@ class BoxKernel:
         self.add_tree(path, found)
         return found
 
+    watched = tree
+
     def add_tree(self, path: str, found: dict[str, Entry]) -> None:
         files = self.kernel.files
         try:
@@ -343,7 +344,7 @@ class BoxKernel:
             found[path] = Entry("link", target=files.readlink(path))
         elif kind == 0o040000:
             found[path] = Entry("dir", permissions)
-            for entry in files.list(path):
+            for entry in sorted(files.list(path), key=lambda entry: entry.name):
                 self.add_tree(f"{path}/{entry.name}", found)
         elif permissions & 0o444:
             answer = self.read(path)

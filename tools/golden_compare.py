@@ -13,7 +13,7 @@ from typing import Any
 from tools.golden_kernel import Answer, Entry, Record, errno_name
 
 NORMALISERS = """\
-addresses       kernel addresses (0xffff..., ffff...) read 0xADDR, ADDR
+addresses       kernel addresses (0xffff..., ffff...) and the kernel's offset read 0xADDR, ADDR
 process ids     in "PID: N"
 load order      the SEQNUM of uevents
 oops dumps      of registers, code bytes, page tables, stack and call trace only the headings are compared, of
@@ -23,6 +23,7 @@ console         lines that a dying kernel left on its console have no level to c
 
 _ADDRESS = re.compile(r"0x[89a-f][0-9a-f]{15}\b")
 _BARE_ADDRESS = re.compile(r"(?<![0-9a-fx])[89a-f][0-9a-f]{15}(?![0-9a-f])")
+_OFFSET = re.compile(r"(?<=Kernel Offset: )0x[0-9a-f]+")
 _PID = re.compile(r"\bPID: \d+")
 _REGISTERS = re.compile(r"^(RSP|RAX|RDX|RBP|R10|R13|FS|CS|CR2|DR0|DR3|PKRU|Code|PGD|Hardware name|RIP: 0033)\b")
 _STACK_ENTRY = re.compile(r"^ (\? )?[\w.]+\+0x[0-9a-f]+/0x[0-9a-f]+|^ </?(TASK|IRQ|NMI|#DF|EOE|SOFTIRQ)>|^ <\w+>")
@@ -30,7 +31,7 @@ _TRACE = "Call Trace:"
 
 
 def normal_text(text: str) -> str:
-    text = _PID.sub("PID: N", text)
+    text = _OFFSET.sub("0xADDR", _PID.sub("PID: N", text))
     return _BARE_ADDRESS.sub("ADDR", _ADDRESS.sub("0xADDR", text))
 
 

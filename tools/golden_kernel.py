@@ -107,6 +107,10 @@ class GoldenKernel(Protocol):
         """Everything at and below ``path``, read if its mode lets anyone read it; nothing when it is not there."""
         ...
 
+    def watched(self, path: str) -> dict[str, Entry]:
+        """As ``tree``, but as an observer beside the case, not as a step of it."""
+        ...
+
     def proc_modules(self) -> list[str] | None:
         """The lines of /proc/modules; None when nobody can read it any more."""
         ...

@@ -65,11 +65,9 @@ def replay_case(case: Case, kernel: GoldenKernel, files: Files) -> list[Differen
     lenient = case["kernel_crash"] and case["group"] != "oops"
     differences: list[Difference] = []
     kernel.uevents()
+    before: dict[str, Entry] | None = None
     for number, step in enumerate(case["steps"], 1):
-        kernel.log()
-        # The recorder read the watched files before and after each call: parameters with a get of their own log that.
-        before = _trees(kernel, watched)
-        seen = _observe(kernel, step, files, watched, before)
+        seen, before = _observe(kernel, step, files, watched, before)
         crashed = bool(step.get("killed_by_signal") or step.get("hung") or step.get("guest_died"))
         if lenient and (crashed or step.get("guest_hung")):
             if not _crashed_or_refused(seen.answer):
@@ -93,10 +91,18 @@ def _observe(
     step: Mapping[str, Any],
     files: Files,
     watched: Sequence[str],
-    before: Mapping[str, Entry],
-) -> Observed:
+    before: dict[str, Entry] | None,
+) -> tuple[Observed, dict[str, Entry] | None]:
+    """Make one step and look at everything around it.
+
+    The recorder read the watched files before and after each call. Where reading them left no trace in the log, what
+    was read after the last step is what was there before this one; such a tree comes and goes as ``before``.
+    """
     action, args = step["action"], step["args"]
+    kernel.log()
     tainted_before = kernel.tainted()
+    if before is None:
+        before = _trees(kernel, watched)
     tree = kallsyms = None
     if action == "tree":
         tree, answer = kernel.tree(args["path"]), Answer(0)
@@ -105,20 +111,25 @@ def _observe(
     else:
         answer = perform(kernel, action, args, files)
     if answer.died:
-        return Observed(answer, tainted_before, None, kernel.log(), [], None, {}, [])
+        return Observed(answer, tainted_before, None, kernel.log(), [], None, {}, []), None
+    if action == "bg":
+        return Observed(answer, tainted_before, kernel.tainted(), kernel.log(), [], None, {}, []), None
     uevents = kernel.uevents()
     modules = kernel.proc_modules()
+    log = kernel.log()
     after = _trees(kernel, watched)
+    traces = kernel.log()
     changed, removed = tree_delta(before, after)
     sysfs = dict(after) if step.get("sysfs_kind") == "full" else changed
     tainted = kernel.tainted()
-    return Observed(answer, tainted_before, tainted, kernel.log(), uevents, modules, sysfs, removed, tree, kallsyms)
+    seen = Observed(answer, tainted_before, tainted, [*log, *traces], uevents, modules, sysfs, removed, tree, kallsyms)
+    return seen, None if traces else after
 
 
 def _trees(kernel: GoldenKernel, paths: Sequence[str]) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for path in paths:
-        found |= kernel.tree(path)
+        found |= kernel.watched(path)
     return found
 
 

@@ -18,12 +18,12 @@ class Playback:
         self.state: dict[str, Entry] = {}
         self.current: Mapping[str, Any] = {}
         self.pending_log: list[Record] = []
-        self.armed = self.made = False
+        self.made = False
 
     def advance(self) -> Answer:
         step = self.current = self.steps[self.next]
         self.next += 1
-        self.armed, self.made = False, True
+        self.made = True
         entries = {path: recorded_entry(raw) for path, raw in step.get("sysfs", {}).items()}
         if step.get("sysfs_kind") == "full":
             self.state = entries
@@ -92,9 +92,10 @@ class Playback:
         return list(self.current["kallsyms"])
 
     def tree(self, path: str) -> dict[str, Entry]:
-        if self.armed and self.steps[self.next]["action"] == "tree":
-            self.advance()
-            return {name: recorded_entry(raw) for name, raw in self.current["tree"].items()}
+        self.advance()
+        return {name: recorded_entry(raw) for name, raw in self.current["tree"].items()}
+
+    def watched(self, path: str) -> dict[str, Entry]:
         return {name: entry for name, entry in self.state.items() if name == path or name.startswith(path + "/")}
 
     def proc_modules(self) -> list[str] | None:
@@ -106,7 +107,7 @@ class Playback:
         if self.made:
             self.made, value = False, self.current["tainted_after"]
         else:
-            self.armed, value = True, self.steps[self.next]["tainted_before"]
+            value = self.steps[self.next]["tainted_before"]
         return value
 
     def log(self) -> list[Record]:
