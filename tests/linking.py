@@ -27,7 +27,9 @@ class Chain:
 
     def relocate(self) -> Relocated:
         windows = self.layout.windows(self.view, self.memory)
-        return relocate(self.view, self.layout, self.addresses, windows, self.symbols, count_types=True)
+        return relocate(
+            self.view, self.layout, self.addresses, windows, self.symbols, memory=self.memory, count_types=True
+        )
 
     def bytes_of(self, section: str) -> bytes:
         number = self.view.find(section)

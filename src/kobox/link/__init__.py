@@ -4,3 +4,70 @@
 symbols their addresses, ``relocate`` writes them in, ``tables`` finds the module's tables, ``patch`` fits the code to
 the CPU, ``linked`` does all of it in one go.
 """
+
+from kobox.link.findings import Finding, Level, LogLine, Refusal, Taint, TaintBit
+from kobox.link.kallsyms import Kallsyms, add_kallsyms
+from kobox.link.layout import Layout, Region, lay_out
+from kobox.link.linked import LinkedModule, link_module, link_tree, link_view
+from kobox.link.patch import Cpu, finalize
+from kobox.link.policy import (
+    KERNEL,
+    Export,
+    Exporter,
+    Exports,
+    Resolver,
+    blacklisted,
+    check_modinfo,
+    check_modstruct_version,
+    check_module_license_and_versions,
+    has_unversioned_exports,
+    verify_exported_symbols,
+)
+from kobox.link.relocate import relocate
+from kobox.link.resolve import Symbols, simplify, symbol_table, undefined
+from kobox.link.rules import Rules
+from kobox.link.tables import find_tables, sort_extable, sort_orc
+from kobox.link.validity import LoadView, enforce_rwx, load_view
+
+__all__ = [
+    "KERNEL",
+    "Cpu",
+    "Export",
+    "Exporter",
+    "Exports",
+    "Finding",
+    "Kallsyms",
+    "Layout",
+    "Level",
+    "LinkedModule",
+    "LoadView",
+    "LogLine",
+    "Refusal",
+    "Region",
+    "Resolver",
+    "Rules",
+    "Symbols",
+    "Taint",
+    "TaintBit",
+    "add_kallsyms",
+    "blacklisted",
+    "check_modinfo",
+    "check_modstruct_version",
+    "check_module_license_and_versions",
+    "enforce_rwx",
+    "finalize",
+    "find_tables",
+    "has_unversioned_exports",
+    "lay_out",
+    "link_module",
+    "link_tree",
+    "link_view",
+    "load_view",
+    "relocate",
+    "simplify",
+    "sort_extable",
+    "sort_orc",
+    "symbol_table",
+    "undefined",
+    "verify_exported_symbols",
+]

@@ -117,7 +117,7 @@ def link_view(
     if symbols.error:
         names = ", ".join(symbols.unresolved)
         raise Refusal(symbols.error, symbols.findings, why=f"unknown symbols: {names}" if names else "")
-    relocated = relocate(view, layout, addresses, windows, symbols)
+    relocated = relocate(view, layout, addresses, windows, symbols, memory=memory)
     clock.mark("relocate")
     _sort(view, windows, rules)
     tables = find_tables(view, addresses, rules)

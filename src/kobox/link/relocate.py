@@ -100,16 +100,18 @@ def relocate(
     windows: Sequence[memoryview | None],
     symbols: Symbols,
     *,
+    memory: Mapping[str, memoryview | bytearray] | None = None,
     livepatch: Livepatch | None = None,
     pointer: Callable[[int], str] = lambda address: HASHED,
     count_types: bool = False,
 ) -> Relocated:
     """Apply every relocation section to ``windows`` (``Layout.windows``), which are at ``addresses``.
 
+    ``memory`` are the whole regions: relocations of broken modules may reach past their section into them.
     ``pointer`` prints an address as the kernel's ``%p`` would. Raises ``RelocationRefused``; what was applied before
     stays applied, as in the kernel.
     """
-    work = _Work(view, addresses, windows, symbols.values, pointer)
+    work = _Work(view, addresses, windows, symbols.values, pointer, _regions(layout, addresses, memory or {}))
     for number, section in enumerate(view.sections):
         target = section.info
         if not number or target >= len(view.sections) or not layout.flags[target] & SHF.ALLOC:
@@ -139,9 +141,10 @@ class _Work:
         windows: Sequence[memoryview | None],
         values: Sequence[int],
         pointer: Callable[[int], str],
+        regions: Mapping[int, memoryview],
     ) -> None:
         self.view, self.addresses, self.windows = view, addresses, windows
-        self.values, self.pointer = values, pointer
+        self.values, self.pointer, self.regions = values, pointer, regions
         self.done: list[memoryview] = []
         self.slow = 0
 
@@ -161,7 +164,7 @@ class _Work:
             return
         values = resolve(number, owner)
         if values is not None:
-            own = _Work(self.view, self.addresses, self.windows, values, self.pointer)
+            own = _Work(self.view, self.addresses, self.windows, values, self.pointer, self.regions)
             own.section(number, self.view.sections[number].info)
             self.done += own.done
 
@@ -213,13 +216,13 @@ class _Work:
         return int.from_bytes(memory[at : at + 8], "little")
 
     def _memory(self, address: int, size: int, likely: int) -> tuple[memoryview, int]:
-        """The bytes at an address of the module: in the ``likely`` section, else wherever else it has some."""
+        """The bytes at an address of the module: in the ``likely`` section, else wherever in its regions they are."""
         window, base = self.windows[likely], self.addresses[likely]
         if window is not None and base <= address and address + size <= base + len(window):
             return window, address - base
-        for base, window in zip(self.addresses, self.windows, strict=True):
-            if window is not None and base <= address and address + size <= base + len(window):
-                return window, address - base
+        for base, region in self.regions.items():
+            if base <= address and address + size <= base + len(region):
+                return region, address - base
         raise Refusal(errno.ENOEXEC, why=f"a relocation reaches {address:#x}, outside the module", crash=True)
 
     def _refused(
@@ -229,6 +232,17 @@ class _Work:
         name = symbol_name(self.view, table, symbol) if symbol < len(table) else f"symbol {symbol}"
         detail = Detail(self.view.sections[target].name, offset, relocation_name(EM.X86_64, kind), name, addend, value)
         return RelocationRefused(errno.ENOEXEC, [LogLine(Level.ERR, text) for text in texts], detail)
+
+
+def _regions(
+    layout: Layout, addresses: Sequence[int], memory: Mapping[str, memoryview | bytearray]
+) -> dict[int, memoryview]:
+    """Each region that holds a section, by the address it is at."""
+    return {
+        address - place.offset: memoryview(memory[place.region])
+        for place, address in zip(layout.places, addresses, strict=True)
+        if place is not None and place.region in memory
+    }
 
 
 def _survives(value: int, recipe: Recipe) -> bool:

@@ -8,10 +8,11 @@ size their kind has.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise, repeat
-from operator import add, le, lt
+from itertools import compress, pairwise, repeat
+from operator import add, ge, le
 from struct import Struct
 from typing import NamedTuple
 
@@ -125,29 +126,36 @@ def sort_orc(ips: memoryview, entries: memoryview, rules: Rules) -> bool:
 
     Of two entries for one address the one that only ends a range goes first.
     """
-    size = rules.sizes["orc_entry"]
+    size, mask = rules.sizes["orc_entry"], rules.orc_terminator_mask
     total = min(len(ips) // DISTANCE, len(entries) // size)
     distances = ips[: total * DISTANCE].cast("i").tolist()
     places = list(map(add, distances, range(0, total * DISTANCE, DISTANCE)))
-    starts = [number for number, rises in enumerate(map(lt, places, places[1:]), 1) if not rises]
-    if not starts:
+    breaks = list(compress(range(1, total), map(ge, places, places[1:])))
+    if not breaks:
         return False
     old = bytes(entries)
-    bounds = list(pairwise([0, *starts, total]))
-    bounds.sort(key=lambda run: places[run[0]])
-    if any(places[first[1] - 1] >= places[second[0]] for first, second in pairwise(bounds)):
-        order = _order_of_each(places, old, size, rules.orc_terminator_mask)
-        bounds = [(number, number + 1) for number in order]
+
+    def rank(number: int) -> tuple[int, bool]:
+        flags = int.from_bytes(old[(number + 1) * size - 2 : (number + 1) * size], "little")
+        return places[number], bool(flags & mask)
+
+    runs = _runs([0, *breaks, total], places)
+    runs.sort(key=lambda run: rank(run[0]))
+    if any(rank(first[1] - 1) > rank(second[0]) for first, second in pairwise(runs)):
+        runs = [(number, number + 1) for number in sorted(range(total), key=rank)]
     moved = array("i")
-    for start, end in bounds:
-        moved.extend(map(add, distances[start:end], repeat((start - len(moved)) * DISTANCE)))
+    for start, end in runs:
+        moved.extend(array("i", map(add, distances[start:end], repeat((start - len(moved)) * DISTANCE))))
     ips[: total * DISTANCE] = memoryview(moved).cast("B")
-    entries[: total * size] = b"".join([old[start * size : end * size] for start, end in bounds])
+    entries[: total * size] = b"".join([old[start * size : end * size] for start, end in runs])
     return True
 
 
-def _order_of_each(places: list[int], entries: bytes, size: int, mask: int) -> list[int]:
-    """Entry numbers in order where whole runs do not come one after the other."""
-    flags = [int.from_bytes(entries[at - 2 : at], "little") for at in range(size, len(places) * size + 1, size)]
-    goes_on = [bool(flag & mask) for flag in flags]
-    return sorted(range(len(places)), key=lambda number: (places[number], goes_on[number]))
+def _runs(bounds: list[int], places: list[int]) -> list[tuple[int, int]]:
+    """Rising runs, cut where another one begins: sections come one after the other, but in another order than here."""
+    firsts = [places[start] for start in bounds[:-1]]
+    runs: list[tuple[int, int]] = []
+    for start, end in pairwise(bounds):
+        cuts = {bisect_left(places, first, start, end) for first in firsts} if len(bounds) < 64 else set()
+        runs += pairwise(sorted({start, end} | cuts))
+    return runs

@@ -79,10 +79,8 @@ class LoadView:
         return names.index(name, 1) if name in names[1:] else 0
 
     def contents(self, index: int) -> memoryview:
-        """The file's bytes of a section, cut at the end of the file; empty for SHT_NOBITS."""
+        """The file's bytes at a section's offset, cut at the file's end; as for the kernel, SHT_NOBITS has some too."""
         section = self.sections[index]
-        if section.type == SHT.NOBITS:
-            return self.data[:0]
         return self.data[section.offset : section.offset + section.size]
 
     def text_at(self, offset: int) -> str:
