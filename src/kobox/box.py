@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kobox.kernel.files import DirEntry, Files
     from kobox.kernel.guest import Guest
     from kobox.kernel.syscalls import Syscalls
-    from kobox.kernel.tasks import Job
+    from kobox.kernel.subsystem import Operation
 
 LOADERS = ("kobox", "kernel")
 O_NONBLOCK, O_TRUNC = 0o4000, 0o1000
@@ -72,6 +72,8 @@ class Kernel:
 
     def __init__(self, image: Image, booted: Booted, loader: str, comm: str) -> None:
         from kobox.kernel.files import Files
+        from kobox.kernel.second_opinion import KernelLoader
+        from kobox.kernel.subsystem import Subsystem
         from kobox.kernel.syscalls import Syscalls
 
         self.image = image
@@ -81,6 +83,10 @@ class Kernel:
         self.syscalls: Syscalls = Syscalls(self.guest)
         self.files: Files = Files(self.syscalls)
         self.loader = loader
+        self.modules_room = Subsystem(self.guest)
+        self.modules_room.loader.comm = comm
+        self.second_opinion = KernelLoader(self.syscalls)
+        self.last_load: Operation | None = None
         self._pristine: Pristine | None = None
         self._log_start = booted.log.mark()
 
@@ -111,6 +117,7 @@ class Kernel:
         if self._pristine is None:
             raise UsageError("no state to go back to", hint="call mark_pristine() after boot()")
         self._pristine.reset()
+        self.modules_room.forget()
 
     def mark_pristine(self) -> None:
         """Remember the state after boot for ``reset``. Cheap; must be called before anything else is done."""
@@ -152,22 +159,21 @@ class Kernel:
         if result < 0:
             raise Errno(-result, "the module was not loaded")
 
-    def start_load(self, data: bytes, parameters: str = "", flags: int = 0) -> Job:
+    def start_load(self, data: bytes, parameters: str = "", flags: int = 0) -> Operation:
         """Begin a load; ``finish_load`` ends it."""
-        window = self.syscalls.window
-        window.clear()
-        address, text = window.put(data), window.text(parameters)
-        return self.syscalls.start("init_module", address, len(data), text)
+        if self.loader == "kobox":
+            return self.modules_room.start_load(data, parameters.encode("utf-8", "surrogateescape"), flags)
+        return self.second_opinion.start_load(data, parameters, flags)
 
-    def finish_load(self, job: Job) -> int:
+    def finish_load(self, operation: Operation) -> int:
         """The result of a load as the system call returns it: 0 or a negative errno."""
-        from kobox.kernel.guest import signed64
         from kobox.kernel.tasks import TaskDied
 
-        self.guest.tasks.finish(job)
-        if job.died:
+        self.modules_room.finish(operation)
+        self.last_load = operation
+        if operation.died:
             raise TaskDied("the task that loaded the module was killed")
-        return signed64(job.result)
+        return operation.result
 
     def rmmod(self, name: str, *, force: bool = False) -> None:
         """Unload a module; ``Errno`` says why not."""
@@ -177,8 +183,16 @@ class Kernel:
 
     def delete_module(self, name: str, flags: int) -> int:
         """The system call's result: 0 or a negative errno."""
-        self.syscalls.window.clear()
-        return self.syscalls.call("delete_module", self.syscalls.window.text(name), flags)
+        from kobox.kernel.tasks import TaskDied
+
+        if self.loader == "kobox":
+            operation = self.modules_room.unload(name, flags)
+        else:
+            operation = self.second_opinion.unload(name, flags)
+            self.modules_room.finish(operation)
+        if operation.died:
+            raise TaskDied("the task that unloaded the module was killed")
+        return operation.result
 
     def module(self, name: str) -> Module:
         """A handle on a module by name, loaded or not."""
@@ -248,5 +262,3 @@ def read_module_name(path: str | os.PathLike[str]) -> str:
 
 
 __all__ = ["Kernel", "Module", "ModuleRecord", "boot", "read_module_name"]
-
-

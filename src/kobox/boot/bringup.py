@@ -29,7 +29,7 @@ from kobox.machine.unicorn_abi import REG, Segment
 RAM_SIZE = 512 << 20
 OWN_BASE = 0xFFFF_FFFF_8010_0000
 """Guest address of kobox's own pages: in the kernel's 2 GiB, below where any kernel is linked."""
-OWN_SIZE = 8 << 20
+OWN_SIZE = 4 << 20
 WINDOW_BASE, WINDOW_SIZE = 0x7000_0000_0000, 64 << 20
 """User addresses for the buffers of system calls that Python makes."""
 

@@ -54,15 +54,18 @@ def snapshot_key(image: Image, options: BootOptions) -> str:
     return f"{image.key}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
 
 
+_BOOTING_CODE = ("boot", "kapi", "machine", "kernel/guest.py", "kernel/tasks.py", "kernel/dispatch.py")
+
+
 def _code_digest() -> str:
-    """Changes with the version and, in a source checkout, with any file of the rooms that boot."""
+    """Changes with the version and, in a source checkout, with any file that takes part in a boot."""
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256(__version__.encode())
-    for room in ("boot", "kapi", "kernel", "machine"):
-        for entry in sorted(os.scandir(root / room), key=lambda e: e.name):
-            if entry.name.endswith(".py"):
-                status = entry.stat()
-                digest.update(f"{room}/{entry.name}:{status.st_size}:{status.st_mtime_ns};".encode())
+    for part in _BOOTING_CODE:
+        place = root / part
+        for file in sorted(place.glob("*.py")) if place.is_dir() else (place,):
+            status = file.stat()
+            digest.update(f"{file.name}:{status.st_size}:{status.st_mtime_ns};".encode())
     return digest.hexdigest()
 
 

@@ -78,9 +78,7 @@ class View:
         field = self._guest.layouts.field(self.struct, path)
         if field.bit_size:
             first = field.bit_offset % 8
-            whole = self._guest.read_uint(
-                self.address + field.bit_offset // 8, 8 if first + field.bit_size > 32 else 4
-            )
+            whole = self._guest.read_uint(self.address + field.bit_offset // 8, 8 if first + field.bit_size > 32 else 4)
             return whole >> first & ((1 << field.bit_size) - 1)
         return self._guest.read_int(self.address + field.offset, field.size, field.signed)
 

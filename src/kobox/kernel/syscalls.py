@@ -9,7 +9,7 @@ import struct
 
 from kobox.errors import Errno
 from kobox.kernel.guest import Guest, errno_of, signed64
-from kobox.kernel.tasks import Job
+from kobox.kernel.tasks import Job, TaskDied
 
 _ORDER = ("di", "si", "dx", "r10", "r8", "r9")
 AT_FDCWD = -100
@@ -55,25 +55,26 @@ class Syscalls:
         self.guest = guest
         self.window = Window(guest)
 
-    def start(self, name: str, *arguments: int) -> Job:
-        """Begin a call; ``guest.tasks`` finishes it."""
+    def prepare(self, name: str, *arguments: int) -> tuple[int, int]:
+        """The guest call that makes a system call: its entry function and the registers it reads."""
         guest = self.guest
         # the registers of a call in flight must outlive the next one, so each has a page of the window's far end
         regs = guest.machine.pages.window[1] - _PAGE * (1 + len(guest.tasks.running))
-        size = guest.layouts.size("pt_regs")
-        frame = bytearray(size)
+        frame = bytearray(guest.layouts.size("pt_regs"))
         for register, value in zip(_ORDER, arguments, strict=False):
             struct.pack_into("<Q", frame, guest.layouts.offset("pt_regs", register), value & (1 << 64) - 1)
         guest.write(regs, bytes(frame))
-        return guest.tasks.start(guest.symbol(f"__x64_sys_{name}"), regs)
+        return guest.symbol(f"__x64_sys_{name}"), regs
+
+    def start(self, name: str, *arguments: int) -> Job:
+        """Begin a call; ``guest.tasks`` finishes it."""
+        return self.guest.tasks.start(*self.prepare(name, *arguments))
 
     def call(self, name: str, *arguments: int) -> int:
         """The raw result: negative for an errno."""
         job = self.start(name, *arguments)
         self.guest.tasks.finish(job)
         if job.died:
-            from kobox.kernel.tasks import TaskDied
-
             raise TaskDied(f"the task was killed in {name}()")
         return signed64(job.result)
 

@@ -335,4 +335,3 @@ def _worker_code(address: int, ask: int, done: int) -> bytes:
 def _server_code(address: int, serve: int, made: int) -> bytes:
     """``for (;;) { maker = serve(); made(maker(...)); }``."""
     return _worker_code(address, serve, made)
-

@@ -22,6 +22,11 @@ _PATTERN = re.compile(rb"\x0f[\x30-\x33]|\x0f\x01\xf9|\x0f\xc7[\xf0-\xff]", re.D
 _KINDS = frozenset({"rdtsc", "rdtscp", "rdmsr", "wrmsr", "rdpmc", "rdrand", "rdseed"})
 
 
+def has_candidates(code: bytes | memoryview) -> bool:
+    """Whether it is worth disassembling at all."""
+    return _PATTERN.search(code) is not None
+
+
 def find_sites(code: bytes | memoryview, starts: Sequence[int]) -> list[Site]:
     """Sites in ``code``; ``starts`` are the sorted offsets at which functions begin."""
     candidates: dict[int, list[int]] = {}

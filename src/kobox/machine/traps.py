@@ -21,6 +21,8 @@ HLT, NOP, RET = 0xF4, 0x90, 0xC3
 _JMP_REL32, _CALL_REL32 = 0xE9, 0xE8
 STUB_SIZE = 64
 """Bytes a stub takes; a stub never crosses a page."""
+STUBS_SIZE = 1 << 20
+"""The mailbox page and all stubs; the rest of the area is plain memory for whoever made it."""
 
 _STORES = bytes.fromhex("48893c25 48893425 48891425 48890c25 4c890425 4c890c25 48892425")
 """``mov [disp32], reg`` without the displacement, for rdi rsi rdx rcx r8 r9 rsp: the C argument registers and the stack."""
@@ -46,13 +48,14 @@ class TrapArea:
         self._paddr = paddr
         self._mailbox = memoryview(pages._memory.bytes)[paddr : paddr + MAILBOX.size]
         self._next = base + PAGE_SIZE + STUB_SIZE
-        self._end = base + size
+        self._stubs_end = base + min(size, STUBS_SIZE)
+        self.end = base + size
         self._base = base
         self.traps: dict[int, Trap] = {}
         """By the address behind the ``hlt``, where RIP stands when it was executed."""
         pages.own[base] = (paddr, abi.PROT_RW)
         for off in range(PAGE_SIZE, size, PAGE_SIZE):
-            pages.own[base + off] = (paddr + off, abi.PROT_RX)
+            pages.own[base + off] = (paddr + off, abi.PROT_RX if off < STUBS_SIZE else abi.PROT_RW)
 
     def arguments(self) -> tuple[int, ...]:
         """rdi, rsi, rdx, rcx, r8, r9 and rsp of the call that just trapped."""
@@ -92,7 +95,7 @@ class TrapArea:
 
     def _take(self, size: int) -> int:
         address = self._next
-        if size > STUB_SIZE or address + STUB_SIZE > self._end:
+        if size > STUB_SIZE or address + STUB_SIZE > self._stubs_end:
             raise NotModelled("no room for another trap stub")
         self._next += STUB_SIZE
         return address

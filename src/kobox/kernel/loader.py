@@ -1,0 +1,876 @@
+"""kobox's own module loader: the steps of ``load_module``, in the kernel's order, on a booted image.
+
+Policy and linking are pure functions of ``link`` and ``sign``; the guest keeps its own books: this room fills its
+``struct module``, links it into the kernel's lists and calls the helpers that the kernel itself would call (notifier
+chains, sysfs, ftrace, memory permissions). A load is a generator that yields guest calls, so that an init may sleep and a
+second load may wait for the first. Follows kernel/module/main.c; a step is undone by the entry it leaves on the undo list,
+in reverse order, as the kernel's goto labels do.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from kobox import link, sign
+from kobox.errors import Errno
+from kobox.image import Image
+from kobox.kernel import params
+from kobox.kernel.cpu_probe import probe_cpu
+from kobox.kernel.env import Env, Result, Steps
+from kobox.kernel.exporters import ExporterList, KernelExports, ModuleExports
+from kobox.kernel.guest import Guest, View, errno_of, signed64
+from kobox.kernel.modules import module_views, state_of
+from kobox.link import Finding, Layout, LoadView, LogLine, Refusal, Rules, Taint
+from kobox.machine.sites import find_sites, has_candidates
+
+IGNORE_MODVERSIONS, IGNORE_VERMAGIC = 1, 2
+LIVE, COMING, GOING, UNFORMED = (
+    "MODULE_STATE_LIVE",
+    "MODULE_STATE_COMING",
+    "MODULE_STATE_GOING",
+    "MODULE_STATE_UNFORMED",
+)
+_REF_BASE = 1
+_SHT_RELA = 4
+_RELA = struct.Struct("<QQq")
+_ORC_TABLES = ("arch.orc_unwind_ip", "arch.orc_unwind")
+_MEMORY_TYPES = {
+    "text": "MOD_TEXT", "data": "MOD_DATA", "rodata": "MOD_RODATA", "ro_after_init": "MOD_RO_AFTER_INIT",
+    "init_text": "MOD_INIT_TEXT", "init_data": "MOD_INIT_DATA", "init_rodata": "MOD_INIT_RODATA",
+}  # fmt: skip
+_TAINT_UNSIGNED, _TAINT_USER = 13, 6
+_SHF_EXECINSTR = 4
+_ELF_HEADER, _SECTION_HEADER = struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQIIQQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a load, for whoever watches: its real time in milliseconds, and what it found."""
+
+    name: str
+    ms: float
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Load:
+    """One load in flight. ``steps`` grows; ``undo`` holds what must be done, last first, if a later step fails."""
+
+    data: bytes
+    arguments: bytes
+    flags: int
+    steps: list[Step] = field(default_factory=list)
+    undo: list[Callable[[], Steps]] = field(default_factory=list)
+    signed: bool = False
+    taints: int = 0
+    """The module's own taint bits."""
+    bases: dict[str, int] = field(default_factory=dict)
+    memory: dict[str, bytearray] = field(default_factory=dict)
+    """The regions while they are linked; stored in the guest in one go."""
+    view: LoadView = None  # type: ignore[assignment]  # set by the first step that has one
+    layout: Layout = None  # type: ignore[assignment]
+    module: View = None  # type: ignore[assignment]
+    addresses: list[int] = field(default_factory=list)
+    percpu: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.view.mod_name
+
+
+class Loader:
+    """Loads modules into one guest."""
+
+    def __init__(self, guest: Guest, exporters: ExporterList | None = None) -> None:
+        self.guest = guest
+        self.env = Env(guest)
+        self.exporters = exporters or ExporterList(guest)
+        self.rules = rules_of(guest)
+        self.comm = "insmod"
+        self._cpu: link.Cpu | None = None
+        self._keyrings: sign.Keyrings | None = None
+        self._said_once: set[str] = set()
+
+    def forget(self) -> None:
+        """After a reset: nothing was said, no module is known."""
+        self._said_once.clear()
+        self.exporters.forget()
+
+    def load(self, data: bytes, arguments: bytes = b"", flags: int = 0, steps: list[Step] | None = None) -> Result:
+        """Load a module; the generator's value is 0 or a negative number as the system call returns it.
+
+        ``steps`` is filled as the load goes on.
+        """
+        load = Load(bytes(data), arguments, flags, steps if steps is not None else [])
+        try:
+            for name, step in _STEPS:
+                start = time.perf_counter()
+                yield from step(self, load)
+                load.steps.append(Step(name, (time.perf_counter() - start) * 1000))
+        except Refusal as refusal:
+            yield from self._say(load, refusal.findings)
+            result = -refusal.number
+        except Errno as refusal:
+            result = -refusal.number
+        else:
+            start = time.perf_counter()
+            result = yield from self._init(load)
+            load.steps.append(Step("init", (time.perf_counter() - start) * 1000))
+            return result
+        while load.undo:
+            yield from load.undo.pop()()
+        return result
+
+    # -- before memory is allocated -------------------------------------------------------------------------------
+
+    def _permission(self, load: Load) -> Steps:
+        if self.guest.read_uint(self.guest.symbol("modules_disabled"), 4):
+            raise Errno(errno.EPERM, "modules are disabled")
+        yield from ()
+
+    def _signature(self, load: Load) -> Steps:
+        check = sign.check(
+            load.data, self._rings(), flags=load.flags, enforced=self._signatures_enforced(),
+            lockdown=self._lockdown(), comm=self.comm,
+        )  # fmt: skip
+        for line in check.lines:
+            yield from self.env.printk(line.level, line.text)
+        if check.number:
+            raise Errno(check.number, check.verdict.why)
+        load.data = load.data[: check.verdict.length]
+        load.signed = check.ok
+
+    def _check_file(self, load: Load) -> Steps:
+        load.view = view = link.load_view(
+            load.data, self.rules, ignore_modversions=bool(load.flags & IGNORE_MODVERSIONS)
+        )
+        blacklist = self.guest.read_uint(self.guest.symbol("module_blacklist"))
+        names = self.guest.read_cstr(blacklist).decode("latin-1") if blacklist else ""
+        if link.blacklisted(view.name, names):
+            raise Refusal(errno.EPERM, (LogLine(3, f"Module {view.name} is blacklisted"),))
+        exporters = self.exporters.all()
+        yield from self._say(load, link.check_modstruct_version(view, exporters, self.rules, self.env.taints))
+        found = link.check_modinfo(
+            view, self._vermagic(), self.rules, self.env.taints,
+            ignore_vermagic=bool(load.flags & IGNORE_VERMAGIC), spectre_v2=self._mitigates_spectre_v2(),
+        )  # fmt: skip
+        yield from self._say(load, found)
+        link.enforce_rwx(view, self.rules)
+
+    # -- memory and name ------------------------------------------------------------------------------------------
+
+    def _allocate(self, load: Load) -> Steps:
+        view = load.view
+        load.layout = layout = link.lay_out(view, self.rules)
+        load.undo.append(lambda: self._free_memory(load))
+        for name, region in layout.regions.items():
+            load.bases[name] = 0
+            if region.size:
+                load.bases[name] = yield self._allocation(name, region.size)
+                if not load.bases[name]:
+                    raise Errno(errno.ENOMEM, f"no memory for {region.size} bytes of {name}")
+        load.memory = layout.image(view)
+        load.addresses = layout.addresses(load.bases)
+        for name, base in load.bases.items():
+            if base:
+                self.guest.write(base, load.memory[name])
+        load.module = module = self.guest.view("module", load.addresses[view.index.mod])
+        module["taints"] = load.taints
+        for name, region in layout.regions.items():
+            self._note_region(module, name, load.bases[name], region)
+
+    def _allocation(self, region: str, size: int) -> tuple[int, ...]:
+        guest = self.guest
+        if guest.has("execmem_alloc"):
+            kinds = guest.layouts.enum("execmem_type")
+            kind = "EXECMEM_MODULE_TEXT" if region in ("text", "init_text") else "EXECMEM_MODULE_DATA"
+            return (guest.symbol("execmem_alloc"), kinds[kind], size)
+        return (guest.symbol("module_alloc"), size)
+
+    def _free_memory(self, load: Load) -> Steps:
+        for base in reversed(list(load.bases.values())):
+            yield from self._free_region(base)
+
+    def _free_region(self, base: int) -> Steps:
+        if base:
+            yield (self.guest.first_symbol("execmem_free", "module_memfree"), base)
+
+    def _note_region(self, module: View, name: str, base: int, region: link.Region) -> None:
+        prefix = self._region_path(name)
+        module[f"{prefix}.base"] = base
+        module[f"{prefix}.size"] = region.size
+        if not self.rules.memories:
+            module[f"{prefix}.text_size"] = region.text_size
+            module[f"{prefix}.ro_size"] = region.ro_size
+            module[f"{prefix}.ro_after_init_size"] = region.ro_after_init_size
+
+    def _region_path(self, name: str) -> str:
+        if not self.rules.memories:
+            return f"{name}_layout"
+        return f"mem[{self.guest.layouts.enum('mod_mem_type')[_MEMORY_TYPES[name]]}]"
+
+    def _reserve_name(self, load: Load) -> Steps:
+        """Put the module on the list as unformed, unless its name is taken; wait for a load of that name to end."""
+        guest, module = self.guest, load.module
+        self._set_state(module, UNFORMED)
+        other = self._find(load.name)
+        if other is not None and state_of(other) in ("coming", "unformed"):
+            while other is not None and state_of(other) in ("coming", "unformed"):
+                yield (guest.symbol("msleep"), 1)
+                other = self._find(load.name)
+            raise Errno(errno.EEXIST if other is not None and state_of(other) == "live" else errno.EBUSY)
+        if other is not None:
+            raise Errno(errno.EEXIST if state_of(other) == "live" else errno.EBUSY, f"{load.name} is loaded")
+        self._widen_bounds(load)
+        self.env.list_add(module.at("list"), guest.symbol("modules"))
+        yield (guest.symbol("mod_tree_insert"), module.address)
+        load.undo.append(lambda: self._unlink(load.module))
+
+    def _find(self, name: str) -> View | None:
+        return next((view for view in module_views(self.guest) if view.text("name") == name), None)
+
+    def _widen_bounds(self, load: Load) -> None:
+        """``__module_address`` looks only between the lowest and the highest address that any module had."""
+        bounds = self.guest.view("mod_tree_root", self.guest.symbol("mod_tree"))
+        for name, base in load.bases.items():
+            if base:
+                bounds["addr_min"] = min(bounds["addr_min"], base)
+                bounds["addr_max"] = max(bounds["addr_max"], base + load.layout.regions[name].size)
+
+    def _unlink(self, module: View) -> Steps:
+        guest = self.guest
+        self.env.list_del(module.at("list"))
+        yield (guest.symbol("mod_tree_remove"), module.address)
+        yield from self._wake_waiters()
+        yield (guest.symbol("synchronize_rcu"),)
+
+    def _wake_waiters(self) -> Steps:
+        """``wake_up_all(&module_wq)``."""
+        yield (self.guest.symbol("__wake_up"), self.guest.symbol("module_wq"), 3, 0, 0)
+
+    def _taint_unsigned(self, load: Load) -> Steps:
+        load.module["sig_ok"] = int(load.signed)
+        if not load.signed:
+            text = "module verification failed: signature and/or required key missing - tainting kernel"
+            yield from self._say(load, (LogLine(5, f"{load.name}: {text}", once=True),))
+            yield from self._taint(load, _TAINT_UNSIGNED, lockdep_off=False)
+
+    # -- contents -------------------------------------------------------------------------------------------------
+
+    def _tables(self, load: Load) -> Steps:
+        guest, module, view, layout = self.guest, load.module, load.view, load.layout
+        if layout.percpu_size:
+            allocate = guest.first_symbol("__alloc_reserved_percpu", "pcpu_alloc_noprof")
+            load.percpu = yield (allocate, layout.percpu_size, layout.percpu_align)
+            if not load.percpu:
+                line = f"{load.name}: Could not allocate {layout.percpu_size} bytes percpu data"
+                raise Refusal(errno.ENOMEM, (LogLine(4, line),))
+            module["percpu"], module["percpu_size"] = load.percpu, layout.percpu_size
+        load.undo.append(lambda: (yield (guest.symbol("free_percpu"), load.percpu)) if load.percpu else _nothing())
+        for head in ("source_list", "target_list"):
+            self.env.list_init(module.at(head))
+        module["refcnt"] = _REF_BASE + 1
+        load.undo.append(lambda: _one((guest.symbol("module_unload_free"), module.address)))
+        lock = module.at("param_lock")
+        yield (guest.symbol("__mutex_init"), lock, self.env.scratch(b"&mod->param_lock\0"), lock)
+        for table in link.find_tables(view, load.addresses, self.rules).values():
+            if guest.layouts.has("module", table.field):
+                module[table.field] = table.address
+                if table.count_field and table.count is not None:
+                    module[table.count_field] = table.count
+        found = link.check_module_license_and_versions(
+            view, self.rules, self.env.taints, has_unversioned_exports=link.has_unversioned_exports(view, self.rules)
+        )
+        yield from self._say(load, found)
+        for tag in ("version", "srcversion"):
+            value = view.info(tag)
+            if value is not None:
+                module[tag] = yield from self.env.kstrdup(value.encode("utf-8", "surrogateescape"))
+        load.undo.append(lambda: self._free_modinfo(module))
+
+    def _free_modinfo(self, module: View) -> Steps:
+        for tag in ("version", "srcversion"):
+            yield from self.env.kfree(module[tag])
+
+    def _resolve(self, load: Load) -> Steps:
+        """Bind symbols, take references on the modules that export them, relocate, fit to the CPU."""
+        guest, view = self.guest, load.view
+        exporters = self.exporters.all()
+        yield from self._wait_for_exporters(load, exporters)
+        resolver = link.Resolver(view, exporters, self.rules, self.env.taints, load.taints)
+        symbols = link.simplify(view, load.addresses, load.percpu, resolver)
+        yield from self._say(load, symbols.findings)
+        before = load.taints
+        load.taints |= resolver.of_module
+        for bit in range(64):
+            if load.taints >> bit & 1 and not before >> bit & 1:
+                yield from self._taint(load, bit, lockdep_off=True)
+        if guest.layouts.has("module", "using_gplonly_symbols"):
+            load.module["using_gplonly_symbols"] = int(resolver.using_gplonly)
+        for owner in resolver.used:
+            if isinstance(owner, ModuleExports):
+                yield from self._use(load.module, owner.view)
+        if symbols.error:
+            raise Errno(symbols.error, f"unknown symbols: {', '.join(symbols.unresolved)}")
+        windows = load.layout.windows(view, load.memory)
+        link.relocate(view, load.layout, load.addresses, windows, symbols)
+        self._fit(load, windows, symbols)
+
+    def _wait_for_exporters(self, load: Load, exporters: list[KernelExports | ModuleExports]) -> Steps:
+        """The kernel waits up to 30 s for an exporting module whose init has not ended."""
+        wanted = set(link.undefined(load.view))
+        for exporter in exporters:
+            if exporter.unavailable != errno.EBUSY or not any(exporter.export(name) for name in wanted):
+                continue
+            deadline = self.guest.machine.clock.now + 30_000_000_000
+            while exporter.unavailable == errno.EBUSY and self.guest.machine.clock.now < deadline:
+                yield (self.guest.symbol("msleep"), 1)
+            if exporter.unavailable == errno.EBUSY:
+                text = f"{load.name}: gave up waiting for init of module {exporter.name}."
+                yield from self.env.printk(4, text)
+
+    def _use(self, user: View, used: View) -> Steps:
+        """``add_module_usage``: a reference, and a link on both modules' lists."""
+        layouts = self.guest.layouts
+        used["refcnt"] = used["refcnt"] + 1
+        address = yield from self.env.kmalloc(layouts.size("module_use"))
+        use = self.guest.view("module_use", address)
+        use["source"], use["target"] = user.address, used.address
+        self.env.list_add(use.at("source_list"), used.at("source_list"))
+        self.env.list_add(use.at("target_list"), user.at("target_list"))
+
+    def _fit(self, load: Load, windows: Sequence[memoryview | None], symbols: link.Symbols) -> None:
+        """``post_relocation``: sort tables, copy per-CPU data, keep symbols, patch for the CPU; then store everything."""
+        view, module, guest = load.view, load.module, self.guest
+        tables = link.find_tables(view, load.addresses, self.rules)
+        if "extable" in tables and (window := windows[tables["extable"].section]) is not None:
+            link.sort_extable(window, self.rules)
+        ips, entries = (windows[tables[n].section] if n in tables else None for n in _ORC_TABLES)
+        if ips is not None and entries is not None:
+            link.sort_orc(ips, entries, self.rules)
+        if load.percpu:
+            section = view.sections[view.index.pcpu]
+            offset = guest.read_uint(guest.symbol("__per_cpu_offset"))
+            data = bytes(view.contents(view.index.pcpu))
+            guest.write(load.percpu + offset & (1 << 64) - 1, data.ljust(section.size, b"\0"))
+        kallsyms = link.add_kallsyms(view, load.layout, load.memory, load.bases, symbols)
+        if self._cpu is None:
+            self._cpu = probe_cpu(guest)
+        link.finalize(view, load.addresses, load.memory, load.bases, self.rules, self._cpu)
+        self._trap_sensitive_instructions(load, windows)
+        self._store(load, windows)
+        self._point_to_symbols(module, kallsyms)
+
+    def _trap_sensitive_instructions(self, load: Load, windows: Sequence[memoryview | None]) -> None:
+        for section, window in zip(load.view.sections, windows, strict=True):
+            if window is None or not section.flags & _SHF_EXECINSTR:
+                continue
+            code = bytes(window)
+            if not has_candidates(code):
+                continue
+            starts = sorted({0, *self._function_starts(load, section.index)})
+            for site in find_sites(code, starts):
+                address = load.addresses[section.index] + site.offset
+                handler = self.guest.pc.instruction_handler(site.kind)
+                window[site.offset : site.offset + site.length] = self.guest.machine.area.site(
+                    address, site.length, site.kind, handler
+                )
+
+    def _function_starts(self, load: Load, section: int) -> Iterator[int]:
+        table = link.symbol_table(load.view)
+        for value, shndx in zip(table.values, table.shndxs, strict=True):
+            if shndx == section:
+                yield value
+
+    def _store(self, load: Load, windows: Sequence[memoryview | None]) -> None:
+        """The linked regions into guest memory; of ``struct module``, which the guest uses already, only what was linked."""
+        view = load.view
+        place = load.layout.places[view.index.mod]
+        size = view.sections[view.index.mod].size
+        for name, base in load.bases.items():
+            if not base:
+                continue
+            data = load.memory[name]
+            if place is not None and place.region == name:
+                kept = self.guest.read(base + place.offset, size)
+                linked = data[place.offset : place.offset + size]
+                merged = bytearray(kept)
+                for offset in self._relocated_offsets(view):
+                    merged[offset : offset + 8] = linked[offset : offset + 8]
+                data[place.offset : place.offset + size] = merged
+            self.guest.write(base, data)
+
+    def _relocated_offsets(self, view: LoadView) -> Iterator[int]:
+        for section in view.sections:
+            if section.type == _SHT_RELA and section.info == view.index.mod:
+                rows = view.contents(section.index)
+                for offset, _, _ in _RELA.iter_unpack(rows[: len(rows) // _RELA.size * _RELA.size]):
+                    yield offset
+
+    def _point_to_symbols(self, module: View, kallsyms: link.Kallsyms) -> None:
+        guest = self.guest
+        init = guest.view("mod_kallsyms", kallsyms.mod_kallsyms)
+        init["symtab"], init["num_symtab"] = kallsyms.init.symtab, kallsyms.init.num_symtab
+        init["strtab"], init["typetab"] = kallsyms.init.strtab, kallsyms.init.typetab
+        core = kallsyms.core
+        module["core_kallsyms.symtab"], module["core_kallsyms.num_symtab"] = core.symtab, core.num_symtab
+        module["core_kallsyms.strtab"], module["core_kallsyms.typetab"] = core.strtab, core.typetab
+        module["kallsyms"] = kallsyms.mod_kallsyms
+
+    # -- making it known ------------------------------------------------------------------------------------------
+
+    def _announce(self, load: Load) -> Steps:
+        """Arguments, build id, dynamic debug, trace sites: what comes before the module is formed."""
+        guest, module = self.guest, load.module
+        module["args"] = yield from self.env.kstrdup(load.arguments)
+        load.undo.append(lambda: self.env.kfree(module["args"]))
+        load.undo.append(lambda: _one((guest.symbol("synchronize_rcu"),)))
+        yield from self._dynamic_debug(load)
+        load.undo.append(lambda: _one((guest.symbol("ftrace_release_mod"), module.address)))
+        yield (guest.symbol("ftrace_module_init"), module.address)
+
+    def _dynamic_debug(self, load: Load) -> Steps:
+        """Kernels that keep the table in ``struct module`` do this in a notifier of their own."""
+        guest = self.guest
+        if guest.layouts.has("module", "dyndbg_info") or not guest.has("ddebug_add_module"):
+            return
+        tables = link.find_tables(load.view, load.addresses, self.rules)
+        descs, classes = tables.get("dyndbg.descs"), tables.get("dyndbg.classes")
+        if descs is None or not descs.count:
+            return
+        info = bytearray(guest.layouts.size("_ddebug_info"))
+        for table, pointer, count in ((descs, "descs", "num_descs"), (classes, "classes", "num_classes")):
+            if table is not None and table.count:
+                struct.pack_into("<Q", info, guest.layouts.offset("_ddebug_info", pointer), table.address)
+                struct.pack_into("<I", info, guest.layouts.offset("_ddebug_info", count), table.count)
+        yield (guest.symbol("ddebug_add_module"), self.env.scratch(info), load.module.at("name"))
+        load.undo.append(lambda: _one((guest.symbol("ddebug_remove_module"), load.module.at("name"))))
+
+    def _form(self, load: Load) -> Steps:
+        guest, module = self.guest, load.module
+        own = ModuleExports(guest, module)
+        others = [exporter for exporter in self.exporters.all() if getattr(exporter, "name", "") != load.name]
+        link.verify_exported_symbols(load.view, own.names(), others)
+        bugs = link.find_tables(load.view, load.addresses, self.rules).get("bug_table")
+        if bugs is not None:
+            module["bug_table"], module["num_bugs"] = bugs.address, bugs.count or 0
+        self.env.list_add(module.at("bug_list"), guest.symbol("module_bug_list"))
+        yield from self._protect(module)
+        self._set_state(module, COMING)
+        load.undo.append(lambda: _one((guest.symbol("module_bug_cleanup"), module.address)))
+        load.undo.append(lambda: self._go(module))
+
+    def _go(self, module: View) -> Steps:
+        self._set_state(module, GOING)
+        yield from ()
+
+    def _protect(self, module: View) -> Steps:
+        guest = self.guest
+        for name in ("module_enable_ro", "module_enable_rodata_ro", "module_enable_nx", "module_enable_data_nx",
+                     "module_enable_x", "module_enable_text_rox"):  # fmt: skip
+            if guest.has(name):
+                yield (guest.symbol(name), module.address, 0)
+
+    def _coming(self, load: Load) -> Steps:
+        guest, module = self.guest, load.module
+        yield (guest.symbol("ftrace_module_enable"), module.address)
+        error = yield (guest.symbol("klp_module_coming"), module.address)
+        if errno_of(error) or error & 0x8000_0000:
+            raise Errno(-signed32(error))
+        chain, states = guest.symbol("module_notify_list"), guest.layouts.enum("module_state")
+        load.undo.append(lambda: _one((guest.symbol("klp_module_going"), module.address)))
+        answer = yield (
+            guest.symbol("blocking_notifier_call_chain_robust"), chain, states[COMING], states[GOING], module.address
+        )  # fmt: skip
+        refused = notifier_error(answer)
+        if refused:
+            raise Errno(refused, "a notifier refused the module")
+        load.undo.append(lambda: self._notify(module, GOING))
+        load.undo.append(lambda: _one((guest.symbol("module_destroy_params"), module["kp"], module["num_kp"])))
+
+    def _notify(self, module: View, state: str) -> Steps:
+        guest = self.guest
+        self._set_state(module, state)
+        value = guest.layouts.enum("module_state")[state]
+        yield (guest.symbol("blocking_notifier_call_chain"), guest.symbol("module_notify_list"), value, module.address)
+
+    # -- parameters -----------------------------------------------------------------------------------------------
+
+    def _parameters(self, load: Load) -> Steps:
+        guest, module = self.guest, load.module
+        module["async_probe_requested"] = guest.read_uint(guest.symbol("async_probe"), 1)
+        table = list(self._parameter_table(module))
+        environment = _ParameterEnvironment(self)
+        arguments = bytearray(load.arguments + b"\0")
+        parsing = params.parse_args(load.name, arguments, [entry for entry, _, _ in table], environment)
+        try:
+            request = next(parsing)
+            while True:
+                yield from self._flush(load, environment)
+                guest.write(module["args"], arguments)
+                answer = yield from self._answer(load, request, table)
+                request = parsing.send(answer)
+        except StopIteration as done:
+            parsed = done.value
+        yield from self._flush(load, environment)
+        if parsed.rest is not None:
+            yield from self.env.printk(4, params.rest_line(load.name, parsed.rest))
+        if parsed.error:
+            raise Errno(-parsed.error, "a parameter was refused")
+
+    def _parameter_table(self, module: View) -> Iterator[tuple[params.Parameter, int, int]]:
+        """(parameter, address of its entry, address of its ``set``) of every entry of ``__param``."""
+        guest = self.guest
+        size = guest.layouts.size("kernel_param")
+        for index in range(module["num_kp"]):
+            entry = guest.view("kernel_param", module["kp"] + index * size)
+            ops = guest.view("kernel_param_ops", entry["ops"])
+            yield (
+                params.Parameter(
+                    guest.read_cstr(entry["name"]).decode("latin-1"), entry["arg"], "", entry["perm"], entry["level"],
+                    entry["flags"], bool(ops["flags"] & 1),
+                ),
+                entry.address,
+                ops["set"],
+            )  # fmt: skip
+
+    def _answer(self, load: Load, request: params.Request, table: list[tuple[params.Parameter, int, int]]) -> Result:
+        argument = request.argument
+        value = load.module["args"] + argument.at if argument.value is not None else 0
+        if request.parameter is None:
+            return (yield from self._unknown(load, argument, value))
+        entry, function = next((e, f) for parameter, e, f in table if parameter is request.parameter)
+        answer = yield (function, value, entry)
+        return signed32(answer)
+
+    def _unknown(self, load: Load, argument: params.Argument, value: int) -> Result:
+        guest = self.guest
+        if argument.name == b"async_probe":
+            text = (argument.value or b"").lower()
+            load.module["async_probe_requested"] = int(text[:1] not in (b"n", b"0", b"f") and text[:2] != b"of")
+            return 0
+        if argument.name == b"dyndbg" or argument.name.endswith(b".dyndbg"):
+            callback = guest.symbols.get("ddebug_dyndbg_module_param_cb")
+            if callback is not None:
+                name = self.env.scratch(argument.name + b"\0")
+                answer = yield (callback, name, value, load.module.at("name"))
+                if not signed32(answer):
+                    return 0
+        yield from self.env.printk(4, params.ignored_line(load.name, argument))
+        return 0
+
+    def _flush(self, load: Load, environment: _ParameterEnvironment) -> Steps:
+        for line in environment.take():
+            if isinstance(line, LogLine):
+                yield from self.env.printk(line.level, line.text)
+            else:
+                yield from self._taint(None, line, lockdep_off=False)
+
+    # -- sysfs and init -------------------------------------------------------------------------------------------
+
+    def _sysfs(self, load: Load) -> Steps:
+        """The kernel's ``mod_sysfs_setup`` reads section headers: give it the module's own, with their addresses."""
+        guest, view = self.guest, load.view
+        headers = bytearray()
+        for section, flags, address in zip(view.sections, load.layout.flags, load.addresses, strict=True):
+            headers += _SECTION_HEADER.pack(
+                section.name_off, section.type, flags, address, section.offset, section.size, section.link,
+                section.info, section.addralign, section.entsize,
+            )  # fmt: skip
+        names = bytes(view.contents(view.header.e_shstrndx))
+        info = bytearray(guest.layouts.size("load_info"))
+        at = self.env.scratch(info)
+        hdr = self.env.scratch(bytes(view.data[: _ELF_HEADER.size]), 0x1000)
+        sechdrs = self.env.scratch(headers, 0x2000)
+        secstrings = self.env.scratch(names, 0x2000 + len(headers))
+        for member, value in (
+            ("hdr", hdr),
+            ("sechdrs", sechdrs),
+            ("secstrings", secstrings),
+            ("mod", load.module.address),
+        ):
+            struct.pack_into("<Q", info, guest.layouts.offset("load_info", member), value)
+        self.env.scratch(info)
+        if guest.has("init_build_id"):
+            yield (guest.symbol("init_build_id"), load.module.address, at)
+        answer = yield (
+            guest.symbol("mod_sysfs_setup"),
+            load.module.address,
+            at,
+            load.module["kp"],
+            load.module["num_kp"],
+        )
+        if signed32(answer) < 0:
+            raise Errno(-signed32(answer), "sysfs refused the module")
+        load.undo.append(lambda: _one((guest.symbol("mod_sysfs_teardown"), load.module.address)))
+
+    def _init(self, load: Load) -> Result:
+        """``do_init_module``: from here on a failure unloads the module as a whole."""
+        guest, module = self.guest, load.module
+        result = 0
+        for index in range(module["num_ctors"] if guest.layouts.has("module", "num_ctors") else 0):
+            yield (guest.read_uint(module["ctors"] + 8 * index),)
+        if module["init"]:
+            result = signed32((yield (guest.symbol("do_one_initcall"), module["init"])))
+        if result < 0:
+            self._set_state(module, GOING)
+            yield (guest.symbol("synchronize_rcu"),)
+            yield (guest.symbol("module_put"), module.address)
+            yield from self.bury(module)
+            yield from self._wake_waiters()
+            return result
+        if result > 0:
+            yield from self._suspicious(load, result)
+        yield from self._notify(module, LIVE)
+        add = guest.layouts.enum("kobject_action")["KOBJ_ADD"]
+        yield (guest.symbol("kobject_uevent"), module.at("mkobj.kobj"), add)
+        if not module["async_probe_requested"]:
+            yield (guest.symbol("async_synchronize_full"),)
+        yield from self._drop_init(load)
+        yield from self._wake_waiters()
+        return 0
+
+    def _suspicious(self, load: Load, result: int) -> Steps:
+        name = load.name
+        text = (
+            f"do_init_module: '{name}'->init suspiciously returned {result}, it should follow 0/-E convention\n"
+            "do_init_module: loading module anyway..."
+        )
+        yield from self.env.printk(4, text)
+        yield (self.guest.symbol("dump_stack"),)
+
+    def _drop_init(self, load: Load) -> Steps:
+        """Init memory goes back; symbols, exception table and protection are those of the core from now on."""
+        guest, module = self.guest, load.module
+        inits = {name: base for name, base in load.bases.items() if base and name.startswith("init")}
+        for name, base in inits.items():
+            end = base + load.layout.regions[name].size
+            yield (guest.symbol("ftrace_free_mem"), module.address, base, end)
+        yield (guest.symbol("module_put"), module.address)
+        self._trim_extable(module, load, inits)
+        module["kallsyms"] = module.at("core_kallsyms")
+        for name in ("module_enable_ro", "module_enable_rodata_ro"):
+            if guest.has(name):
+                yield (guest.symbol(name), module.address, 1)
+        yield (guest.symbol("mod_tree_remove_init"), module.address)
+        for name in inits:
+            prefix = self._region_path(name)
+            members = (
+                ("base", "size")
+                if self.rules.memories
+                else ("base", "size", "ro_size", "ro_after_init_size", "text_size")
+            )
+            for member in members:
+                module[f"{prefix}.{member}"] = 0
+        if guest.layouts.has("module", "btf_data"):
+            module["btf_data"] = 0
+        yield (guest.symbol("synchronize_rcu"),)
+        for base in inits.values():
+            yield from self._free_region(base)
+
+    def _trim_extable(self, module: View, load: Load, inits: dict[str, int]) -> None:
+        """Entries that stand for init code go: the table is sorted, so they are at one of its ends."""
+        size = self.guest.layouts.size("exception_table_entry")
+
+        def is_init(index: int) -> bool:
+            place = module["extable"] + index * size
+            instruction = place + self.guest.read_int(place, 4, True) & (1 << 64) - 1
+            return any(base <= instruction < base + load.layout.regions[name].size for name, base in inits.items())
+
+        while module["num_exentries"] and is_init(0):
+            module["extable"] = module["extable"] + size
+            module["num_exentries"] = module["num_exentries"] - 1
+        while module["num_exentries"] and is_init(module["num_exentries"] - 1):
+            module["num_exentries"] = module["num_exentries"] - 1
+
+    def bury(self, module: View) -> Steps:
+        """The common end of a failed init and of an unload: notify, take apart, give memory back."""
+        guest = self.guest
+        yield from self._notify(module, GOING)
+        yield (guest.symbol("klp_module_going"), module.address)
+        yield (guest.symbol("ftrace_release_mod"), module.address)
+        yield from self.free(module)
+
+    def free(self, module: View) -> Steps:
+        """``free_module``: everything of it is gone afterwards."""
+        guest = self.guest
+        yield (guest.symbol("mod_sysfs_teardown"), module.address)
+        self._set_state(module, UNFORMED)
+        if not guest.layouts.has("module", "dyndbg_info") and guest.has("ddebug_remove_module"):
+            yield (guest.symbol("ddebug_remove_module"), module.at("name"))
+        yield (guest.symbol("module_unload_free"), module.address)
+        yield (guest.symbol("module_destroy_params"), module["kp"], module["num_kp"])
+        self.env.list_del(module.at("list"))
+        yield (guest.symbol("mod_tree_remove"), module.address)
+        yield (guest.symbol("module_bug_cleanup"), module.address)
+        yield (guest.symbol("synchronize_rcu"),)
+        yield from self.env.kfree(module["args"])
+        if module["percpu_size"]:
+            yield (guest.symbol("free_percpu"), module["percpu"])
+        bases = [module[f"{self._region_path(name)}.base"] for name in self._region_names()]
+        for base in reversed(bases):  # the module structure itself lies in the first
+            yield from self._free_region(base)
+
+    def _region_names(self) -> tuple[str, ...]:
+        return tuple(_MEMORY_TYPES) if self.rules.memories else ("core", "init")
+
+    # -- facts of the running kernel ------------------------------------------------------------------------------
+
+    def _set_state(self, module: View, state: str) -> None:
+        module["state"] = self.guest.layouts.enum("module_state")[state]
+
+    def _say(self, load: Load, findings: Sequence[Finding]) -> Steps:
+        """Print and taint what a step found, in its order."""
+        for finding in findings:
+            if isinstance(finding, Taint):
+                yield from self._taint(load if finding.of_module else None, finding.bit, finding.lockdep_off)
+            elif not finding.once:
+                yield from self.env.printk(finding.level, finding.text)
+            else:
+                said = finding.text.partition(": ")[2]
+                if said not in self._said_once:
+                    self._said_once.add(said)
+                    yield from self.env.printk(finding.level, finding.text)
+
+    def _taint(self, load: Load | None, bit: int, lockdep_off: bool) -> Steps:
+        yield from self.env.taint(bit, lockdep_off)
+        if load is not None:
+            load.taints |= 1 << bit
+            if load.module is not None:
+                load.module["taints"] = load.taints
+
+    def _vermagic(self) -> str:
+        return self.guest.read_cstr(self.guest.symbol("vermagic")).decode("latin-1")
+
+    def _mitigates_spectre_v2(self) -> bool:
+        """``retpoline_module_ok`` speaks up only where the kernel relies on a mitigation."""
+        enabled = self.guest.symbols.get("spectre_v2_enabled")
+        return enabled is not None and self.guest.read_uint(enabled, 4) != 0
+
+    def _signatures_enforced(self) -> bool:
+        return any(self.guest.read_uint(address, 1) for address in self.guest.symbols.all("sig_enforce")[:1])
+
+    def _lockdown(self) -> sign.Lockdown:
+        found = self.guest.symbols.get("kernel_locked_down")
+        level = self.guest.read_uint(found, 4) if found is not None else 0
+        reasons = self.guest.layouts.enum("lockdown_reason")
+        if level >= reasons["LOCKDOWN_CONFIDENTIALITY_MAX"]:
+            return sign.Lockdown.CONFIDENTIALITY
+        return sign.Lockdown.INTEGRITY if level >= reasons["LOCKDOWN_INTEGRITY_MAX"] else sign.Lockdown.NONE
+
+    def _rings(self) -> sign.Keyrings:
+        """The keys that the image was built to trust, read when the first load asks."""
+        if self._keyrings is None:
+            image = self.guest.image
+            algorithms = sign.Algorithms.from_config(_config(image))
+            registry = self._registry()
+            keys = sign.load_certificate_list(image.certificates(), algorithms, registry)
+            self._keyrings = sign.Keyrings(builtin=keys, algorithms=algorithms, registry=registry)
+        return self._keyrings
+
+    def _registry(self) -> sign.Registry:
+        image = self.guest.image
+        index, data = image.symbols.symbol("oid_index"), image.symbols.symbol("oid_data")
+        if index is None or data is None:
+            return sign.default_registry()
+        return sign.Registry.from_tables(image.read(index.address, index.size), image.read(data.address, data.size))
+
+
+class _ParameterEnvironment:
+    """Collects what the rules for parameters say; the loader prints it when it can make guest calls."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+        self._pending: list[LogLine | int] = []
+
+    def take(self) -> list[LogLine | int]:
+        taken, self._pending = self._pending, []
+        return taken
+
+    def log(self, level: int, text: str) -> None:
+        self._pending.append(LogLine(level, text))
+
+    def taint_unsafe(self) -> None:
+        self._pending.append(_TAINT_USER)
+
+    def locked_down(self) -> bool:
+        if self._loader._lockdown() is sign.Lockdown.NONE:
+            return False
+        line = sign.lockdown_line(self._loader.comm, "unsafe module parameters")
+        self._pending.append(LogLine(line.level, line.text))
+        return True
+
+
+_STEPS: tuple[tuple[str, Callable[[Loader, Load], Steps]], ...] = (
+    ("permission", Loader._permission),
+    ("signature", Loader._signature),
+    ("check", Loader._check_file),
+    ("allocate", Loader._allocate),
+    ("name", Loader._reserve_name),
+    ("unsigned", Loader._taint_unsigned),
+    ("tables", Loader._tables),
+    ("link", Loader._resolve),
+    ("announce", Loader._announce),
+    ("form", Loader._form),
+    ("coming", Loader._coming),
+    ("parameters", Loader._parameters),
+    ("sysfs", Loader._sysfs),
+)
+
+
+def rules_of(guest: Guest) -> Rules:
+    """What of this kernel's build decides linking."""
+    layouts, image = guest.layouts, guest.image
+    names = (
+        "module", "kernel_symbol", "kernel_param", "mod_kallsyms", "alt_instr", "exception_table_entry", "orc_entry",
+        "bug_entry", "jump_entry", "static_call_site", "_ddebug", "ddebug_class_map", "bpf_raw_event_map",
+        "error_injection_entry",
+    )  # fmt: skip
+    sizes = {name: found.size for name in names if (found := image.btf.find_struct(name)) is not None}
+    return Rules.of(
+        sizes, _config(image), memories=image.btf.find_struct("module_memory") is not None,
+        name_offset=layouts.offset("module", "name"), orc_terminator_mask=_orc_terminator(guest),
+    )  # fmt: skip
+
+
+def _config(image: Image) -> dict[str, str]:
+    return {f"CONFIG_{key.removeprefix('CONFIG_')}": value for key, value in image.config.items()}
+
+
+def _orc_terminator(guest: Guest) -> int:
+    """Bits of an ORC entry's last two bytes that are all zero where the entry only ends a range."""
+    mask = 0
+    members = ("type",) if guest.layouts.has("orc_entry", "signal") else ("sp_reg", "end")
+    size = guest.layouts.size("orc_entry")
+    for name in members:
+        if guest.layouts.has("orc_entry", name):
+            at = guest.layouts.field("orc_entry", name)
+            mask |= ((1 << at.bit_size) - 1) << (at.bit_offset - (size - 2) * 8)
+    return mask
+
+
+def signed32(value: int) -> int:
+    """The ``int`` in a 64-bit result register."""
+    low = value & 0xFFFF_FFFF
+    return low - (1 << 32) if low >> 31 else low
+
+
+def notifier_error(answer: int) -> int:
+    """The positive errno in a notifier chain's answer (``notifier_to_errno``), or 0."""
+    value = signed32(answer) & ~0x8000
+    return value - 1 if value > 1 else 0
+
+
+def _one(call: tuple[int, ...]) -> Steps:
+    yield call
+
+
+def _nothing() -> Steps:
+    yield from ()
+
+
+__all__ = ["Loader", "Step", "notifier_error", "rules_of", "signed32", "signed64"]

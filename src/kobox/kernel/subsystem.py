@@ -1,0 +1,103 @@
+"""The module subsystem of a running kernel: drives loads and unloads, in the foreground or side by side.
+
+A load is a generator of guest calls (``loader``); here each call becomes a job of a guest task. A load in the background
+goes on whenever the machine runs, one step at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kobox.kernel.env import Result
+from kobox.kernel.guest import Guest, signed64
+from kobox.kernel.loader import Loader, Step
+from kobox.kernel.tasks import Job, TaskDied
+from kobox.kernel.unloader import Unloader
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    """A load or unload under way. ``result`` is the system call's once ``done``; ``died``: its task was killed."""
+
+    steps: Result
+    job: Job | None = None
+    result: int = 0
+    done: bool = False
+    died: bool = False
+    exit_code: int = 0
+    """Of a task that died: the signal."""
+    trace: list[Step] = field(default_factory=list)
+
+
+class Subsystem:
+    """``load`` and ``unload`` are the system calls; ``start`` and ``finish`` split them."""
+
+    def __init__(self, guest: Guest) -> None:
+        self.guest = guest
+        self.loader = Loader(guest)
+        self.unloader = Unloader(self.loader)
+
+    def forget(self) -> None:
+        """After a reset."""
+        self.loader.forget()
+
+    def load(self, data: bytes, arguments: bytes = b"", flags: int = 0) -> Operation:
+        """Load now; the operation is done or dead."""
+        operation = self.start_load(data, arguments, flags)
+        self.finish(operation)
+        return operation
+
+    def unload(self, name: str, flags: int = 0) -> Operation:
+        operation = Operation(self.unloader.unload(name, flags))
+        self.finish(operation)
+        return operation
+
+    def start_load(self, data: bytes, arguments: bytes = b"", flags: int = 0) -> Operation:
+        trace: list[Step] = []
+        return Operation(self.loader.load(data, arguments, flags, trace), trace=trace)
+
+    def finish(self, operation: Operation, virtual_ns: int | None = None) -> None:
+        """Go on until it is done or its task is dead; ``JobTimeout`` as ``Tasks.finish``."""
+        tasks = self.guest.tasks
+        while not operation.done and not operation.died:
+            if operation.job is None and not self._advance(operation, None):
+                return
+            assert operation.job is not None
+            tasks.finish(operation.job, virtual_ns)
+            self._settle(operation)
+
+    def run_until_blocked(self, operation: Operation) -> None:
+        """Go on until it waits for time or for others, or has ended."""
+        tasks = self.guest.tasks
+        while not operation.done and not operation.died:
+            if operation.job is None and not self._advance(operation, None):
+                return
+            assert operation.job is not None
+            tasks.run_until_blocked(operation.job)
+            if not operation.job.done and not operation.job.died:
+                return
+            self._settle(operation)
+
+    def _settle(self, operation: Operation) -> None:
+        """The present call has ended: take its result to the next."""
+        job = operation.job
+        assert job is not None
+        if job.died:
+            operation.died = True
+            operation.exit_code = self.guest.view("task_struct", job.task)["exit_code"]
+            return
+        operation.job = None
+        self._advance(operation, job.result)
+
+    def _advance(self, operation: Operation, result: int | None) -> bool:
+        """Send the generator the last result and queue the next call; False when it has ended."""
+        try:
+            call = next(operation.steps) if result is None else operation.steps.send(result)
+        except StopIteration as ended:
+            operation.result, operation.done = ended.value, True
+            return False
+        operation.job = self.guest.tasks.start(*call)
+        return True
+
+
+__all__ = ["Operation", "Subsystem", "TaskDied", "signed64"]

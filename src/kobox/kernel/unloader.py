@@ -1,0 +1,87 @@
+"""Unloading: the steps of ``delete_module``, the mirror of ``loader``. Follows kernel/module/main.c."""
+
+from __future__ import annotations
+
+import errno
+
+from kobox.errors import Errno
+from kobox.kernel.env import Result, Steps
+from kobox.kernel.guest import View
+from kobox.kernel.loader import GOING, Loader
+from kobox.kernel.modules import find_module, state_of
+
+O_TRUNC = 0o1000
+_REF_BASE = 1
+_TAINT_FORCED_RMMOD = 3
+_NAME_LEN = 56
+
+
+class Unloader:
+    """Unloads modules from the guest of a loader."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+        self._guest = loader.guest
+        self._env = loader.env
+
+    def unload(self, name: str, flags: int = 0) -> Result:
+        """The system call: 0 or a negative errno. ``flags``: O_TRUNC forces."""
+        guest = self._guest
+        try:
+            if guest.read_uint(guest.symbol("modules_disabled"), 4):
+                raise Errno(errno.EPERM, "modules are disabled")
+            if not 0 < len(name.encode()) < _NAME_LEN:
+                raise Errno(errno.ENOENT, f"no module can have the name {name!r}")
+            module = find_module(guest, name)
+            if module is None:
+                raise Errno(errno.ENOENT, f"{name} is not loaded")
+            if not self._env.list_empty(module.at("source_list")):
+                raise Errno(errno.EAGAIN, f"{name} is used by other modules")
+            if state_of(module) != "live":
+                raise Errno(errno.EBUSY, f"{name} is {state_of(module)}")
+            if module["init"] and not module["exit"] and not (yield from self._force(flags)):
+                raise Errno(errno.EBUSY, f"{name} has no exit function: it is permanent")
+            yield from self._stop(module, flags)
+        except Errno as refusal:
+            return -refusal.number
+        if module["exit"]:
+            yield (module["exit"],)
+        yield from self._loader._notify(module, GOING)
+        yield (guest.symbol("klp_module_going"), module.address)
+        yield (guest.symbol("ftrace_release_mod"), module.address)
+        yield (guest.symbol("async_synchronize_full"),)
+        yield from self._remember(module)
+        yield from self._loader.free(module)
+        yield from self._loader._wake_waiters()
+        return 0
+
+    def _stop(self, module: View, flags: int) -> Steps:
+        """Drop the reference that says "may stay"; someone else's keeps it alive unless forced."""
+        left = module["refcnt"] - _REF_BASE
+        if left < 0:
+            # the kernel has BUG_ON here: let its own code say so
+            yield (self._guest.symbol("module_put"), module.address)
+        if left:
+            if not (yield from self._force(flags)):
+                raise Errno(errno.EAGAIN, f"{module.text('name')} is in use")
+        else:
+            module["refcnt"] = left
+        self._loader._set_state(module, GOING)
+
+    def _force(self, flags: int) -> Result:
+        if not flags & O_TRUNC:
+            return 0
+        yield from self._env.taint(_TAINT_FORCED_RMMOD, lockdep_off=True)
+        return 1
+
+    def _remember(self, module: View) -> Steps:
+        """What oops reports call the last unloaded module: its name and flags."""
+        guest = self._guest
+        place = guest.symbols.get("last_unloaded_module")
+        if place is None:
+            return
+        name = module.text("name").encode("latin-1")
+        guest.write(place, name.ljust(_NAME_LEN, b"\0"))
+        buffer = self._env.scratch(bytes(64))
+        yield (guest.symbol("module_flags"), module.address, buffer, 0)
+        guest.write(place + _NAME_LEN, guest.read_cstr(buffer, 32) + b"\0")
