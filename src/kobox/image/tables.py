@@ -142,9 +142,9 @@ def unwind_entry(kernel: Kernel, address: int) -> Unwind | None:
 
 
 def smp_locks(kernel: Kernel) -> Iterator[int]:
-    """Addresses of the lock prefixes that a kernel on one CPU replaces."""
+    """Addresses of the lock prefixes that a kernel on one CPU replaces. The table is filled up to a page with zeros."""
     start, stop = _range(kernel, "__smp_locks", "__smp_locks_end")
-    return (address for _, address in _relative(kernel, start, stop))
+    return (address for place, address in _relative(kernel, start, stop) if address != place)
 
 
 def string_at(kernel: Kernel, address: int, limit: int = 4096) -> str:

@@ -85,6 +85,11 @@ def test_the_unwind_entry_is_the_last_one_not_behind_the_address(address: int, f
     assert (entry.raw if entry else None) == found
 
 
+def test_zeros_behind_the_lock_sites_are_none() -> None:
+    kernel = FakeKernel(struct.pack("<iii", 0x100, 0, 0), {"__smp_locks": BASE, "__smp_locks_end": BASE + 12})
+    assert list(tables.smp_locks(kernel)) == [BASE + 0x100]
+
+
 def test_a_kernel_without_a_table_has_an_empty_one() -> None:
     kernel = FakeKernel(b"", {})
     assert list(tables.exception_table(kernel)) == []
