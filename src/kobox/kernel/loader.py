@@ -35,6 +35,7 @@ LIVE, COMING, GOING, UNFORMED = (
     "MODULE_STATE_UNFORMED",
 )
 _REF_BASE = 1
+_LENT_OFFSET = 1 << 20
 _SHT_RELA = 4
 _RELA = struct.Struct("<QQq")
 _ORC_TABLES = ("arch.orc_unwind_ip", "arch.orc_unwind")
@@ -279,7 +280,7 @@ class Loader:
         yield (guest.symbol("__mutex_init"), lock, self.env.scratch(b"&mod->param_lock\0"), lock)
         for table in link.find_tables(view, load.addresses, self.rules).values():
             if guest.layouts.has("module", table.field):
-                module[table.field] = table.address
+                module[table.field] = table.address or self._lend(view, table.section)
                 if table.count_field and table.count is not None:
                     module[table.count_field] = table.count
         found = link.check_module_license_and_versions(
@@ -291,6 +292,10 @@ class Loader:
             if value is not None:
                 module[tag] = yield from self.env.kstrdup(value.encode("utf-8", "surrogateescape"))
         load.undo.append(lambda: self._free_modinfo(module))
+
+    def _lend(self, view: LoadView, section: int) -> int:
+        """A section that is not part of the module in memory (its BTF): the guest reads it from the file, here a copy."""
+        return self.env.scratch(bytes(view.contents(section)), _LENT_OFFSET)
 
     def _free_modinfo(self, module: View) -> Steps:
         for tag in ("version", "srcversion"):
