@@ -172,9 +172,9 @@ def _main(argv: list[str], console: Console) -> int:
         request.where.check()
     directory = _module_directory(request, release)
     tree = f"{request.root}/{directory}/{release}"
-    if "A" in request.flags and ("n" in request.flags or is_up_to_date(tree)):
+    if "A" in request.flags and ("n" in request.flags or is_up_to_date(tree, console.say)):
         return 0
-    paths = () if "A" in request.flags or len(operands) < 2 else operands[1:]
+    paths = () if {"a", "A"} & request.flags else operands[1:]
     output = None if request.outdir is None else f"{request.outdir}/{directory}/{release}"
     return _index(request, DepmodOptions(tree, release, output, paths), console)
 

@@ -247,7 +247,8 @@ class _Run:
                 options.symvers is not None,
                 os.fsencode(options.symbol_prefix),
             )
-            needs, owners = checked_needs(self.modules, kernel or {}, check, self.report, self.show, self.processes)
+            show = self.show if options.verbose else lambda line: None
+            needs, owners = checked_needs(self.modules, kernel or {}, check, self.report, show, self.processes)
         else:
             owners = owners_of_symbols([listed(fact.exports) for fact in self.facts])
             needs = direct_needs([listed(fact.needs) for fact in self.facts], owners)
@@ -307,24 +308,31 @@ _FILES_OF_GROUP: dict[str, tuple[str, ...]] = {
 }
 
 
-def is_up_to_date(tree: str) -> bool:
+def is_up_to_date(tree: str, report: Report = ignore) -> bool:
     """Whether no module file is newer than modules.dep, to the nanosecond. False without modules.dep."""
+    what = f"open directory {tree}"
     try:
-        return not _has_newer(tree, os.stat(f"{tree}/modules.dep").st_mtime_ns)
-    except OSError:
+        os.stat(tree)
+        what = f"fstatat({tree}, modules.dep)"
+        return not _has_newer(tree, os.stat(f"{tree}/modules.dep").st_mtime_ns, report)
+    except OSError as error:
+        report("ERROR", f"could not {what}: {error.strerror}")
         return False
 
 
-def _has_newer(directory: str, limit: int) -> bool:
+def _has_newer(directory: str, limit: int, report: Report) -> bool:
     with os.scandir(directory) as entries:
         for entry in entries:
             if entry.name in ("build", "source"):
                 continue
-            if entry.is_dir():
-                if _has_newer(entry.path, limit):
+            try:
+                if entry.is_dir():
+                    if _has_newer(entry.path, limit, report):
+                        return True
+                elif entry.stat().st_mtime_ns > limit and entry.name.endswith(MODULE_SUFFIXES):
                     return True
-            elif entry.name.endswith(MODULE_SUFFIXES) and entry.stat().st_mtime_ns > limit:
-                return True
+            except OSError as error:
+                report("ERROR", f"could not stat {entry.path}: {error.strerror}")
     return False
 
 

@@ -6,9 +6,10 @@ Pure computation on what ``module_facts`` read; modules are numbers here, their 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-_MOST_STEPS = 100_000
-"""Where the search for further cycles ends: in a dense tangle their number has no bound."""
+_MOST_STEPS = 20_000
+"""Where the search for further cycles ends: a cycle beside the one at hand would be walked for ever."""
 
 
 class Cycles(Exception):
@@ -72,12 +73,29 @@ def all_needs(needs: list[list[int]], ranks: list[int]) -> list[list[int]]:
     return [sorted(closure, key=order) if closure else [] for closure in closed]
 
 
+class _Step(NamedTuple):
+    """A module on the walk, and the step that led to it."""
+
+    module: int
+    before: _Step | None
+
+    def way(self) -> list[int]:
+        """The modules before this one, the root first."""
+        found: list[int] = []
+        step = self.before
+        while step is not None:
+            found.append(step.module)
+            step = step.before
+        return found[::-1]
+
+
 def _report(needs: list[list[int]], names: Sequence[str], roots: list[int]) -> list[str]:
     """kmod's walk over what the sort left: it starts from each module that is still needed and not yet explained."""
     lines: list[str] = []
     in_cycles: set[int] = set()
     visited: set[int] = set()
     budget = _MOST_STEPS
+    room = len(roots)
 
     def explained(index: int) -> None:
         """Take a module off the list of starts, which then goes on behind it."""
@@ -88,23 +106,24 @@ def _report(needs: list[list[int]], names: Sequence[str], roots: list[int]) -> l
 
     while roots:
         root, roots = roots[0], roots[1:]
-        stack: list[tuple[int, ...]] = [(root,)]
+        stack = [_Step(root, None)]
         while stack and budget:
             budget -= 1
-            path = stack.pop()
-            index = path[-1]
+            step = stack.pop()
+            index = step.module
             if index in visited and index == root:
-                in_cycles.update(path[:-1])
-                lines.append("Cycle detected: " + " -> ".join(names[step] for step in path))
-                for step in path[:-1]:
-                    explained(step)
+                way = step.way()
+                in_cycles.update(way)
+                lines.append("Cycle detected: " + " -> ".join(names[place] for place in [*way, index]))
+                for place in way:
+                    explained(place)
                 continue
             visited.add(index)
             if not needs[index]:
                 explained(index)
                 continue
-            if index in path[:-1]:  # a cycle without the root, told when one of its own modules is the root
-                continue
-            stack += [(*path, needed) for needed in needs[index]]
+            if len(stack) + len(needs[index]) > room:  # kmod gives up here, by an assertion
+                break
+            stack += [_Step(needed, step) for needed in needs[index]]
     lines.append(f"Found {len(in_cycles)} modules in dependency cycles!")
     return lines

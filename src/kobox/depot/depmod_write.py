@@ -82,13 +82,13 @@ def alias_files(indexed: Indexed, style: Style, report: Report) -> Rendered:
         text.append(b"alias " + facts.aliases.replace(b"\0", b" " + name + b"\nalias ") + b" " + name + b"\n")
         if not style.order:
             continue
-        keys = _normal_aliases(facts.aliases, report)
-        if style.warn_duplicates:
-            for key in keys:
+        if not style.warn_duplicates:
+            values.add_all(_normal_aliases(facts.aliases, report), module.index, name)
+            continue
+        for alias in listed(facts.aliases):
+            for key in _normal_aliases(alias, report):
                 if values.add(key, module.index, name):
                     report("WARNING", f"duplicate module alias:\n{os.fsdecode(key)} {module.name}")
-        else:
-            values.add_all(keys, module.index, name)
     return {"modules.alias": b"".join(text), "modules.alias.bin": _index(values, style)}
 
 
@@ -111,21 +111,16 @@ def small_files(indexed: Indexed, tree: str, style: Style, report: Report) -> Re
     """Soft and weak dependencies, device nodes, and the indexes of built-in modules."""
     softdeps = [b"# Soft dependencies extracted from modules themselves.\n"]
     weakdeps = [b"# Weak dependencies extracted from modules themselves.\n"]
-    nodes: list[bytes] = []
     for module, facts in zip(indexed.modules, indexed.facts, strict=True):
         name = os.fsencode(module.name)
         softdeps += [b"softdep " + name + b" " + text + b"\n" for text in listed(facts.softdeps)]
         weakdeps += [b"weakdep " + name + b" " + text + b"\n" for text in listed(facts.weakdeps)]
-        if b"devname:" in facts.aliases:
-            nodes += _device_line(module.name, listed(facts.aliases), report)
-    if nodes:
-        nodes.insert(0, b"# Device nodes to trigger on-demand module loading.\n")
     return {
         "modules.softdep": b"".join(softdeps),
         "modules.weakdep": b"".join(weakdeps),
         "modules.builtin.bin": _builtin_index(tree, style, report),
         "modules.builtin.alias.bin": _builtin_alias_index(tree, style, report),
-        "modules.devname": b"".join(nodes),
+        "modules.devname": _device_nodes(indexed, report),
     }
 
 
@@ -202,6 +197,14 @@ def _normal_aliases(joined: bytes, report: Report) -> list[bytes]:
         else:
             normal.append(os.fsencode(key))
     return normal
+
+
+def _device_nodes(indexed: Indexed, report: Report) -> bytes:
+    nodes: list[bytes] = []
+    for module, facts in zip(indexed.modules, indexed.facts, strict=True):
+        if b"devname:" in facts.aliases:
+            nodes += _device_line(module.name, listed(facts.aliases), report)
+    return b"".join([b"# Device nodes to trigger on-demand module loading.\n", *nodes]) if nodes else b""
 
 
 def _device_line(module: str, aliases: Sequence[bytes], report: Report) -> list[bytes]:

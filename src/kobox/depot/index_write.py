@@ -105,7 +105,7 @@ def _common_with_next(keys: list[bytes]) -> list[int]:
     width = max(map(len, keys), default=0)
     numbers = [int.from_bytes(key.ljust(width, b"\0"), "big") for key in keys]
     shared = [width - ((one ^ other).bit_length() + 7 >> 3) for one, other in pairwise(numbers)]
-    return [*shared, 0]
+    return [*shared, 0] if keys else []
 
 
 def _children_first(keys: list[bytes], packed: dict[bytes, bytes]) -> tuple[bytes, int]:
