@@ -82,12 +82,14 @@ class BoxKernel:
         self.mark = kernel.booted.log.mark()
         self.slots: dict[int, int] = {}
         self.background: dict[int, Job] = {}
+        self.waiting: list[tuple[int, Mapping[str, Any], Files]] = []
         self.kept = kernel.guest.machine.pages.window[0] + _KEPT_AT
 
     # Calls and how they may end
 
     def call(self, name: str, *arguments: int) -> Answer:
         """One system call of a process with an alarm of four seconds."""
+        self.run_waiting()
         return self.finish(self.syscalls.start(name, *arguments), _ALARM_NS, True)
 
     def finish(self, job: Job, nanoseconds: int, has_alarm: bool) -> Answer:
@@ -302,20 +304,28 @@ class BoxKernel:
     # In the background
 
     def start(self, slot: int, step: Mapping[str, Any], files: Files) -> Answer:
-        action = step["action"]
-        if action == "delete_module":
-            job = self.syscalls.start(action, self.keep(encode(step["name"])), delete_flags(step["flags"]))
-        else:
-            self.place(files[step["file"]])
-            descriptor = self.open_raw(_FILE, 0)
-            job = self.syscalls.start("finit_module", descriptor, self.keep(encode(step["params"])), step["flags"])
-        self.background[slot] = job
+        """Note what is to run: like the recorder's child, it runs when the caller does something that takes time."""
+        self.waiting.append((slot, step, files))
         return Answer(0)
 
+    def run_waiting(self) -> None:
+        while self.waiting:
+            slot, step, files = self.waiting.pop(0)
+            if step["action"] == "delete_module":
+                name, arguments = "delete_module", (self.keep(encode(step["name"])), delete_flags(step["flags"]))
+            else:
+                self.place(files[step["file"]])
+                descriptor = self.open_raw(_FILE, 0)
+                name, arguments = "finit_module", (descriptor, self.keep(encode(step["params"])), step["flags"])
+            self.background[slot] = job = self.syscalls.start(name, *arguments)
+            self.tasks.run_until_blocked(job)
+
     def wait(self, slot: int, milliseconds: int) -> Answer:
+        self.run_waiting()
         return self.finish(self.background[slot], milliseconds * 1_000_000, False)
 
     def sleep(self, milliseconds: int) -> Answer:
+        self.run_waiting()
         self.kernel.sleep(milliseconds / 1000)
         return Answer(0)
 
@@ -327,11 +337,17 @@ class BoxKernel:
         return [line.replace("\t", " ") for line in lines if line.endswith(f"[{module}]")]
 
     def tree(self, path: str) -> dict[str, Entry]:
+        self.run_waiting()
         found: dict[str, Entry] = {}
         self.add_tree(path, found)
         return found
 
-    watched = tree
+    def watched(self, path: str) -> dict[str, Entry]:
+        waiting, self.waiting = self.waiting, []
+        try:
+            return self.tree(path)
+        finally:
+            self.waiting = waiting
 
     def add_tree(self, path: str, found: dict[str, Entry]) -> None:
         files = self.kernel.files
