@@ -16,9 +16,9 @@ The look-ups make small module objects that remember what kmod's remember within
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 
-from kobox.depot.config import Command, Complaint, Config, Place, Softdep
+from kobox.depot.config import Command, Complaint, Config, Options, Place, Softdep
 from kobox.depot.names import module_name, module_name_of_path, normal_alias, wildcard
 from kobox.depot.plan import (
     Insert,
@@ -35,12 +35,77 @@ from kobox.depot.tree import DepLine, ModuleTree
 
 ASKED = Reason("asked for")
 
+DEEPEST_REMOVAL = 100
+MOST_REMOVALS = 10_000
+"""Soft dependencies that go round multiply without end when removing; beyond this they are cut like a loop."""
+
+
+def is_glob(pattern: str) -> bool:
+    return "*" in pattern or "?" in pattern or "[" in pattern or "\\" in pattern
+
 
 def glob_match(pattern: str, name: str) -> bool:
     """``fnmatch`` without flags; a pattern that is no wildcard is only compared."""
-    if "*" in pattern or "?" in pattern or "[" in pattern or "\\" in pattern:
+    if is_glob(pattern):
         return wildcard(pattern).fullmatch(name) is not None
     return pattern == name
+
+
+class _FirstMatch:
+    """Finds the first of many patterns that matches a name, without trying them all."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._exact: dict[str, int] = {}
+        self._globs: list[tuple[int, str]] = []
+        for at, pattern in enumerate(patterns):
+            if is_glob(pattern):
+                self._globs.append((at, pattern))
+            else:
+                self._exact.setdefault(pattern, at)
+
+    def find(self, name: str) -> int | None:
+        """The position of the first match."""
+        exact = self._exact.get(name)
+        for at, pattern in self._globs:
+            if exact is not None and at > exact:
+                break
+            if wildcard(pattern).fullmatch(name) is not None:
+                return at
+        return exact
+
+
+class _Rules:
+    """A configuration arranged for look-ups."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._install = _FirstMatch(line.pattern for line in config.install)
+        self._remove = _FirstMatch(line.pattern for line in config.remove)
+        self._softdeps = _FirstMatch(line.pattern for line in config.softdeps)
+        self.options: dict[str, list[Options]] = {}
+        for line in config.options:
+            if line.options:
+                self.options.setdefault(line.module, []).append(line)
+        self.order = {id(line): at for at, line in enumerate(config.options)}
+
+    def install(self, name: str) -> Command | None:
+        at = self._install.find(name)
+        return None if at is None else self.config.install[at]
+
+    def remove(self, name: str) -> Command | None:
+        at = self._remove.find(name)
+        return None if at is None else self.config.remove[at]
+
+    def softdep(self, name: str) -> Softdep | None:
+        at = self._softdeps.find(name)
+        return None if at is None else self.config.softdeps[at]
+
+    def options_of(self, name: str, alias: str) -> list[Options]:
+        """The lines of either name, in the order of the configuration."""
+        if not alias or alias == name:
+            return self.options.get(name, [])
+        both = [*self.options.get(name, ()), *self.options.get(alias, ())]
+        return sorted(both, key=lambda line: self.order[id(line)])
 
 
 class _Module:
@@ -80,10 +145,11 @@ class Resolver:
     def __init__(self, config: Config, tree: ModuleTree) -> None:
         self.config = config
         self.tree = tree
+        self._rules = _Rules(config)
 
     def lookup(self, name: str) -> list[tuple[str, Reason]]:
         """The modules that a name stands for, each with why (``modprobe -R``); empty if nothing knows it."""
-        return [(module.name, module.found) for module in _Request(self.config, self.tree).lookup(name)]
+        return [(module.name, module.found) for module in _Request(self._rules, self.tree).lookup(name)]
 
     def insert(
         self,
@@ -98,28 +164,42 @@ class Resolver:
         A name that is a path (absolute, or starting with ``./``) is inserted as a file, with the dependencies that
         modules.dep knows for a module of its name.
         """
-        request = _Request(self.config, self.tree)
+        request = _Request(self._rules, self.tree)
         found = request.from_path(name) if is_path(name) else request.lookup(name)
         probes = tuple(request.probe(module, options, ignore_commands, use_blacklist) for module in found)
         return InsertPlan(name, self.tree.directory, probes, tuple(request.complaints))
 
     def remove(self, name: str, *, ignore_commands: bool = False) -> RemovePlan:
         """Plan ``modprobe -r NAME``."""
-        request = _Request(self.config, self.tree)
+        request = _Request(self._rules, self.tree)
         removals = tuple(request.removal(module, ignore_commands, (), module.found) for module in request.lookup(name))
         return RemovePlan(name, self.tree.directory, removals, tuple(request.complaints))
 
     def holder_removal(self, name: str, *, ignore_commands: bool = False) -> Removal:
         """Plan the removal of a loaded module by its exact name (a holder of another)."""
-        request = _Request(self.config, self.tree)
+        request = _Request(self._rules, self.tree)
         module = request.module(module_name(name))
         return request.removal(module, ignore_commands, (), Reason("uses a module that is to be removed"))
 
     def effective_softdep(self, name: str) -> Softdep | None:
         """The softdep line of a module because of which its install command is not run; None if it is run."""
-        request = _Request(self.config, self.tree)
+        request = _Request(self._rules, self.tree)
         pre, post, softdep = request.softdeps(request.module(name))
         return softdep if pre or post else None
+
+
+_Visit = Generator["_Visit", None, None]
+"""A visit yields the visits inside it, so that a long chain of soft dependencies needs no deep stack."""
+
+
+def _run(visit: _Visit) -> None:
+    stack = [visit]
+    while stack:
+        inside = next(stack[-1], None)
+        if inside is None:
+            stack.pop()
+        else:
+            stack.append(inside)
 
 
 def is_path(name: str) -> bool:
@@ -129,11 +209,13 @@ def is_path(name: str) -> bool:
 class _Request:
     """One request: the modules met so far, and kmod's look-ups among them."""
 
-    def __init__(self, config: Config, tree: ModuleTree) -> None:
-        self.config = config
+    def __init__(self, rules: _Rules, tree: ModuleTree) -> None:
+        self.rules = rules
+        self.config = rules.config
         self.tree = tree
         self.complaints: list[Complaint] = []
         self._modules: dict[tuple[str, str], _Module] = {}
+        self._removals = 0
 
     def place(self, index: str) -> Place:
         return Place(f"{self.tree.directory}/{index}")
@@ -286,26 +368,25 @@ class _Request:
         return module.builtin
 
     def _options(self, module: _Module) -> tuple[str, list[Reason]]:
-        names = (module.name, module.alias) if module.alias else (module.name,)
-        lines = [line for line in self.config.options if line.module in names and line.options]
+        lines = self.rules.options_of(module.name, module.alias)
         reasons = [Reason(f"options {line.module} {line.options}", line.place) for line in lines]
         return " ".join(line.options for line in lines), reasons
 
     def _install(self, module: _Module) -> Command | None:
         if module.install is not None:
             return module.install
-        return _first_match(self.config.install, module.name)
+        return self.rules.install(module.name)
 
     def _remove(self, module: _Module) -> Command | None:
         if module.remove is not None:
             return module.remove
-        return _first_match(self.config.remove, module.name)
+        return self.rules.remove(module.name)
 
     def softdeps(self, module: _Module) -> tuple[list[_Module], list[_Module], Softdep | None]:
-        for softdep in self.config.softdeps:
-            if glob_match(softdep.pattern, module.name):
-                return self._lookup_all(softdep.pre), self._lookup_all(softdep.post), softdep
-        return [], [], None
+        softdep = self.rules.softdep(module.name)
+        if softdep is None:
+            return [], [], None
+        return self._lookup_all(softdep.pre), self._lookup_all(softdep.post), softdep
 
     def _lookup_all(self, names: Sequence[str]) -> list[_Module]:
         found: list[_Module] = []
@@ -328,7 +409,7 @@ class _Request:
             for other in self._modules.values():
                 other.visited = other.required = False
             order: list[tuple[_Module, Reason]] = []
-            self._visit(module, True, ignore_commands, found, order)
+            _run(self._visit(module, True, ignore_commands, found, order))
             steps = tuple(
                 self._step(member, why, options if member is module else "", ignore_commands) for member, why in order
             )
@@ -345,7 +426,7 @@ class _Request:
 
     def _visit(
         self, module: _Module, required: bool, bare: bool, why: Reason, order: list[tuple[_Module, Reason]]
-    ) -> None:
+    ) -> _Visit:
         """Append ``module`` with what must come around it; a module is visited once as a soft dependency."""
         if module.visited:
             return
@@ -357,22 +438,24 @@ class _Request:
                 dependency.required = True
         needed = Reason(f"dependency of {module.name}", self.place("modules.dep"))
         for dependency in dependencies:
-            self._surround(dependency, needed, order)
+            yield self._surround(dependency, needed, order)
         if bare:
             order.append((module, why))
             module.skip_command = True
         else:
-            self._surround(module, why, order)
+            yield self._surround(module, why, order)
 
-    def _surround(self, module: _Module, why: Reason, order: list[tuple[_Module, Reason]]) -> None:
+    def _surround(self, module: _Module, why: Reason, order: list[tuple[_Module, Reason]]) -> _Visit:
         pre, post, softdep = self.softdeps(module)
         place = softdep.place if softdep else None
         for other in pre:
-            self._visit(other, False, False, Reason(f"softdep {module.name} pre: {_called(other)}", place), order)
+            yield self._visit(other, False, False, Reason(f"softdep {module.name} pre: {_called(other)}", place), order)
         order.append((module, why))
         module.skip_command = bool(pre or post)
         for other in post:
-            self._visit(other, False, False, Reason(f"softdep {module.name} post: {_called(other)}", place), order)
+            yield self._visit(
+                other, False, False, Reason(f"softdep {module.name} post: {_called(other)}", place), order
+            )
 
     def _step(self, module: _Module, why: Reason, extra: str, ignore_commands: bool) -> Step:
         configured, reasons = self._options(module)
@@ -400,7 +483,8 @@ class _Request:
     # --- removing ---
 
     def removal(self, module: _Module, ignore_commands: bool, above: tuple[_Module, ...], why: Reason) -> Removal:
-        if module in above:
+        self._removals += 1
+        if module in above or len(above) > DEEPEST_REMOVAL or self._removals > MOST_REMOVALS:
             return Removal(module.name, self._is_builtin(module), None, (), (), (), (why,), loop=True)
         pre: list[_Module] = []
         post: list[_Module] = []
@@ -445,13 +529,6 @@ _SOURCES: tuple[_Source, ...] = (
     _Request._from_builtin_aliases,
 )
 """In the order in which they are asked."""
-
-
-def _first_match(commands: Sequence[Command], name: str) -> Command | None:
-    for command in commands:
-        if glob_match(command.pattern, name):
-            return command
-    return None
 
 
 def _called(module: _Module) -> str:

@@ -143,6 +143,28 @@ class How(NamedTuple):
     holder_plan: Callable[[str], Removal] | None = None
 
 
+def execute(
+    plan: InsertPlan | RemovePlan, target: Target, *, flags: int = 0, first_time: bool = False, force: bool = False
+) -> list[str]:
+    """Carry a plan out on a target, for callers from Python; the lines of what was done.
+
+    ``flags`` are those of finit_module(2). Raises ``Errno`` with what kmod would say when a step fails, or when nothing
+    knows the name.
+    """
+    done: list[str] = []
+    said: list[str] = []
+    how = How(
+        done.append, lambda level, text: said.append(text), first_time=first_time, flags=flags, force_remove=force
+    )
+    known = plan.probes if isinstance(plan, InsertPlan) else plan.removals
+    if not known:
+        raise Errno(ENOENT, f"module {plan.request} not found in directory {plan.directory}")
+    result = insert(plan, target, how) if isinstance(plan, InsertPlan) else remove(plan, target, how)
+    if result < 0:
+        raise Errno(-result, "; ".join(said) or plan.request)
+    return done
+
+
 # --- inserting -------------------------------------------------------------------------------------------------------
 
 

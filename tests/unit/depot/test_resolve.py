@@ -173,3 +173,20 @@ def test_a_remove_command_replaces_the_removal(root: DepotRoot) -> None:
 def test_a_loop_of_softdeps_in_a_removal_is_marked_and_cut(root: DepotRoot) -> None:
     removal = configured(root, "softdep qux post: baz\nsoftdep baz post: qux\n").remove("qux").removals[0]
     assert removal.post[0].post[0].loop
+
+
+def test_a_chain_of_ten_thousand_softdeps_is_no_problem(tmp_path: Path) -> None:
+    made = DepotRoot(tmp_path)
+    for number in range(10_000):
+        made.builtin(f"kernel/m{number}.ko")
+    text = "".join(f"softdep m{number} pre: m{number + 1}\n" for number in range(9_999))
+    assert len(inserted(resolver(made.module("kernel/x.ko").softdep(text)).insert("m9000"))) == 1000
+
+
+def test_softdeps_that_all_name_each_other_are_cut_when_removing(tmp_path: Path) -> None:
+    made = DepotRoot(tmp_path)
+    names = [f"m{number}" for number in range(12)]
+    for name in names:
+        made.module(f"kernel/{name}.ko")
+    text = "".join(f"softdep {name} pre: {' '.join(names)} post: {' '.join(names)}\n" for name in names)
+    assert len(resolver(made.softdep(text)).remove("m0").removals) == 1

@@ -11,7 +11,7 @@ import pytest
 from depot_roots import DepotRoot
 from kobox.depot.config import Complaint
 from kobox.depot.plan import Insert, InsertPlan, Nothing, Probe, Reason, Removal, RemovePlan, RunCommand
-from kobox.depot.targets import How, Loaded, RootTarget, SysModules, insert, remove
+from kobox.depot.targets import How, Loaded, RootTarget, SysModules, execute, insert, remove
 from kobox.errors import Errno, NotModelled
 
 WHY = Reason("asked for")
@@ -197,3 +197,17 @@ def test_sys_module_is_read_as_loaded_modules(tmp_path: Path) -> None:
 def test_a_root_directory_refuses_to_be_changed(tmp_path: Path) -> None:
     with pytest.raises(NotModelled, match="has no kernel to change"):
         RootTarget(str(tmp_path)).insert("x.ko", "", 0)
+
+
+def test_executing_from_python_says_what_was_done() -> None:
+    assert execute(plan_of(step("a"), step("b")), FakeKernel()) == ["insmod a o=1", "insmod b o=1"]
+
+
+def test_executing_from_python_raises_what_went_wrong() -> None:
+    with pytest.raises(Errno, match="could not insert 'a': Exec format error") as raised:
+        execute(plan_of(step("a")), FakeKernel(failures={"a": ENOEXEC}))
+    assert raised.value.number == ENOEXEC
+    with pytest.raises(Errno, match="not found in directory /lib"):
+        execute(InsertPlan("x", "/lib", (), ()), FakeKernel())
+    with pytest.raises(Errno, match="Module foo is in use"):
+        execute(removing(removal("foo")), FakeKernel({"foo": live("foo", "bar")}))
