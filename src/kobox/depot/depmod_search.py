@@ -70,7 +70,12 @@ def modules_of_paths(paths: Sequence[str], tree: str, report: Report) -> dict[st
         except OSError as error:
             raise DepmodError(f"could not create module {path}: {error.strerror}") from error
         if name in found:
-            if found[name].path != path:
+            old = found[name].path
+            if old != path:
+                report(
+                    "ERROR",
+                    f"kmod_module '{name}' already exists with different path: new-path='{path}' old-path='{old}'",
+                )
                 raise DepmodError(f"could not create module {path}: File exists")
             report("ERROR", f"hash_add_unique {name}: File exists")
             raise DepmodError(f"could not add module {path}: File exists")

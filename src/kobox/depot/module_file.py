@@ -113,7 +113,7 @@ class ModuleElf:
     def exports(self) -> list[Symbol] | None:
         """What the module exports: its ``__crc_`` symbols, else the strings of ``__ksymtab_strings``; None
         without."""
-        symbols, strings_off, strings_size = self._symbols()
+        symbols, strings_off, strings_size = self._symbols() or ([], 0, 0)
         found: list[Symbol] = []
         if all(name < strings_size for name, _, _, _ in symbols):
             for name, value, _, section in symbols:
@@ -126,7 +126,10 @@ class ModuleElf:
 
     def needs(self) -> list[Symbol]:
         """Undefined symbols in table order, then entries of ``__versions`` that name none of them."""
-        symbols, strings_off, strings_size = self._symbols()
+        table = self._symbols()
+        if table is None:
+            return []
+        symbols, strings_off, strings_size = table
         versions = self._versions()
         crcs: dict[bytes, int] = {}
         for name, crc in versions:
@@ -140,8 +143,6 @@ class ModuleElf:
             name = self.text(strings_off + name_at)
             if name:
                 found.append(Symbol(name, crcs.get(name, 0), info >> 4 == _STB_WEAK))
-        if not symbols:
-            return []
         told = {symbol.name for symbol in found}
         for name, crc in versions:
             if name in told:
@@ -150,12 +151,12 @@ class ModuleElf:
                 found.append(Symbol(name, crc))
         return found
 
-    def _symbols(self) -> tuple[list[tuple[int, int, int, int]], int, int]:
-        """(name, value, info, section) of each symbol but the first, and where their strings are; none if unsound."""
+    def _symbols(self) -> tuple[list[tuple[int, int, int, int]], int, int] | None:
+        """(name, value, info, section) of each symbol but the first, and where their strings are; None if unsound."""
         table, strings = self.section(b".symtab"), self.section(b".strtab")
         entry = struct.Struct(self.order + ("IBBHQQ" if self.is_64 else "IIIBBH"))
         if table is None or strings is None or table[1] % entry.size:
-            return [], 0, 0
+            return None
         place = (0, 4, 1, 3) if self.is_64 else (0, 1, 3, 5)
         rows = entry.iter_unpack(self.data[table[0] : table[0] + table[1]])
         found = [(row[place[0]], row[place[1]], row[place[2]], row[place[3]]) for row in rows]
