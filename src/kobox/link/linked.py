@@ -265,7 +265,9 @@ def link_tree(
             name, view = waiting.pop()
             if view is None and (name in seen or name not in modules):
                 continue
-            seen.add(name)
+            if view is None:
+                seen.add(name)
+                report.modules += 1
             try:
                 clock = perf_counter()
                 view = view or load_view(modules[name](), rules)
@@ -275,7 +277,6 @@ def link_tree(
                 if missing:
                     waiting += [(name, view), *missing]
                     continue
-                report.modules += 1
                 near = [exporters[other] for other in reversed(needed) if other in exporters]
                 module = link_view(view, [kernel, *near], rules=rules, base=base, cpu=cpu)
             except Refusal as refusal:
