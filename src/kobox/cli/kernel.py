@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,19 +161,22 @@ def _print_overview(facts: Overview) -> None:
         "config": ", ".join(f"{name}={value}" for name, value in facts.config.items()),
         "memory": f"{_megabytes(facts.memory_size)} of kernel, packed as {facts.packing}",
         "cache": f"{_megabytes(facts.cache_size)} as {facts.key}",
-        "boot": "; ".join(_boot_words(boot) for boot in facts.boots) or "not booted yet",
+        "boot": _boot_words(facts.boots),
     }
     for name, value in rows.items():
         if value:
             print(f"{name + ':':<13}{value}")
 
 
-def _boot_words(boot: BootRecord) -> str:
-    results = boot.report.get("results", {})
-    counts = ", ".join(f"{count} {name}" for name, count in results.items())
-    seconds = boot.report.get("seconds")
-    took = f", took {seconds:.1f} s" if isinstance(seconds, int | float) else ""
-    return f"snapshot of {_megabytes(boot.size)}{took}{f' ({counts})' if counts else ''}"
+def _boot_words(boots: Sequence[BootRecord]) -> str:
+    if not boots:
+        return "not booted yet"
+    report = boots[-1].report
+    kept = f"{len(boots)} snapshot{'s' if len(boots) > 1 else ''} kept, {_megabytes(sum(boot.size for boot in boots))}"
+    counts = ", ".join(f"{count} {name}" for name, count in report.get("results", {}).items())
+    seconds = report.get("seconds")
+    took = f"; the newest took {seconds:.1f} s" if isinstance(seconds, int | float) else ""
+    return f"{kept}{took}{f' ({counts})' if counts else ''}"
 
 
 def _modules_words(facts: Overview) -> str:

@@ -1,7 +1,7 @@
 """What there is to say about an image: one record for ``kobox kernel show`` and ``list``, as text or JSON.
 
-Boot results come from cache entries of kind ``boot`` whose facts name the image (``facts["image"] == image.key``) and
-that hold a ``boot.json``; this room shows that document and does not judge it.
+Boot results come from cache entries of kind ``boot`` whose facts name the image (``facts["image"] == image.key``): the
+other facts, and the entry's ``boot.json`` if it has one. This room shows them, oldest first, and does not judge them.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class BootRecord:
-    """A boot snapshot in the cache: its key, bytes on disk, and the boot's own report."""
+    """A boot snapshot in the cache: its key, bytes on disk, when it was made, and the boot's own report."""
 
     key: str
     size: int
+    created: float
     report: Mapping[str, Any]
 
 
@@ -158,11 +159,11 @@ def _boots(cache: Cache, key: str) -> tuple[BootRecord, ...]:
     found = []
     for entry in cache.entries():
         if entry.kind == BOOT_KIND and entry.facts.get("image") == key:
-            report: Mapping[str, Any] = {}
+            report = {name: value for name, value in entry.facts.items() if name != "image"}
             with contextlib.suppress(OSError, ValueError):
-                report = json.loads((entry.path / BOOT_FILE).read_text())
-            found.append(BootRecord(entry.key, entry.size, report))
-    return tuple(found)
+                report |= json.loads((entry.path / BOOT_FILE).read_text())
+            found.append(BootRecord(entry.key, entry.size, entry.created, report))
+    return tuple(sorted(found, key=lambda boot: boot.created))
 
 
 def _count(modules: Path) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import fcntl
 import json
 import os
 import re
@@ -26,6 +27,7 @@ RECORD = "image.json"
 _IMAGES = "images"
 _RELEASE = re.compile(r"\d[A-Za-z0-9._+~-]*")
 _KERNEL_NAMES = ("vmlinuz", "vmlinux", "bzImage")
+_UNPACK = ".tmp-unpack-"
 _MODULES = ("lib/modules", "usr/lib/modules")
 
 
@@ -184,15 +186,32 @@ def workspace() -> Iterator[Path]:
     """A temporary directory on the store's file system: what is unpacked there can be renamed into place."""
     folder = data_root() / _IMAGES
     folder.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".tmp-unpack-", dir=folder))
+    with locked(data_root(), "unpack"):
+        for left in folder.glob(f"{_UNPACK}*"):
+            _remove_if_dead(left)
+        work = Path(tempfile.mkdtemp(prefix=_UNPACK, dir=folder))
+        handle = os.open(work, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(handle, fcntl.LOCK_EX)  # tells those who sweep that somebody works here
     try:
         yield work
     finally:
+        os.close(handle)
         shutil.rmtree(work, ignore_errors=True)
 
 
+def _remove_if_dead(work: Path) -> None:
+    """Remove the workspace of a process that was killed; one whose lock is held is alive."""
+    with contextlib.suppress(OSError):
+        handle = os.open(work, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(work, ignore_errors=True)
+        finally:
+            os.close(handle)
+
+
 def _open_added(added: Added, cache: Cache, progress: Progress) -> Image:
-    modules = Path(added.modules) if added.modules else None
+    modules = Path(added.modules) if os.path.isdir(added.modules) else None
     entry = cache.entry(KIND, key_of(added))
     if entry is None:
         config = Path(added.config).read_bytes() if added.config else b""

@@ -9,6 +9,7 @@ import pytest
 
 from image_builders import RELEASE, KernelBuilder
 from kobox.cli import main
+from kobox.image import Cache, open_image
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +59,15 @@ def test_show_takes_the_only_image(home: Path, capsys: pytest.CaptureFixture[str
     assert rows["release"].strip() == RELEASE
     assert rows["exports"].strip() == "2 (1 GPL only, 2 with a CRC)"
     assert rows["boot"].strip() == "not booted yet"
+
+
+def test_show_tells_of_boots(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _run("add", home / "vmlinuz")
+    key = open_image(RELEASE).key
+    Cache().build("boot", "b", lambda work: {"image": key, "seconds": 2.74, "results": {"ok": 597, "error": 66}})
+    capsys.readouterr()
+    _run("show")
+    assert "1 snapshot kept, 0.0 MB; the newest took 2.7 s (597 ok, 66 error)" in capsys.readouterr().out
 
 
 def test_show_of_a_path_needs_no_add(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,12 +39,12 @@ def test_boots_of_this_image_are_shown_with_their_report(home: Path) -> None:
 
     def boot(work: Path) -> dict[str, str]:
         (work / "boot.json").write_text(json.dumps({"seconds": 2.5}))
-        return {"image": image.key}
+        return {"image": image.key, "cpu": "qemu64"}
 
     Cache().build("boot", "mine", boot)
     Cache().build("boot", "another", lambda work: {"image": "other"})
     (found,) = overview(image, added, Cache()).boots
-    assert (found.key, found.report) == ("mine", {"seconds": 2.5})
+    assert (found.key, found.report) == ("mine", {"cpu": "qemu64", "seconds": 2.5})
 
 
 def test_a_list_line_tells_whether_the_cache_has_it(home: Path) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -114,6 +118,37 @@ def test_what_a_killed_add_left_is_ignored_and_swept(root: Path) -> None:
     assert list_images() == ()
     add_paths([root], AddOptions())
     assert not left.exists()
+
+
+def _die_at(step: int, package: Path) -> None:
+    steps: list[str] = []
+
+    def progress(text: str) -> None:
+        steps.append(text)
+        if len(steps) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    add_paths([package], AddOptions(progress=progress))
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_an_add_that_is_killed_can_be_done_again(home: Path, vmlinuz: bytes, step: int) -> None:
+    package = _package(home, "linux-image", {f"boot/vmlinuz-{RELEASE}": vmlinuz})
+    process = multiprocessing.get_context("fork").Process(target=_die_at, args=(step, package))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert list_images() == ()
+    add_paths([package], AddOptions())
+    assert open_image(RELEASE).release == RELEASE
+    assert [path.name for path in (data_root() / "images").iterdir()] == [RELEASE]
+    assert Cache().check() == []
+
+
+def test_a_module_tree_that_went_away_is_none(root: Path) -> None:
+    add_paths([root], AddOptions())
+    shutil.rmtree(root / "lib")
+    assert open_image(RELEASE).modules is None
 
 
 def test_removing_takes_record_and_cache(root: Path) -> None:
