@@ -139,6 +139,31 @@ class Kernel:
         """Let virtual time pass; timers and work of the guest run."""
         self.guest.tasks.sleep(int(seconds * 1e9))
 
+    @property
+    def cpu_name(self) -> str:
+        """The CPU model that the kernel sees."""
+        return self.guest.pc.model.name
+
+    @property
+    def modules_folder(self) -> Path | None:
+        """The image's own ``lib/modules/RELEASE``, where it has one."""
+        return self.image.modules
+
+    def stubs_hit(self) -> tuple[str, ...]:
+        """Names of declared stubs that were called."""
+        from kobox.abi.declare import Fidelity
+
+        adopted = self.booted.dispatcher.adopted
+        return tuple(name for name in self.booted.dispatcher.hits if adopted[name].fidelity is Fidelity.STUB)
+
+    def leaks(self) -> tuple[dict[str, Any], ...]:
+        """Allocations of unloaded modules that nobody freed."""
+        return ()
+
+    def explain_last_load(self) -> str:
+        """Why the last load was refused, in the loader's words; empty where it was not."""
+        return self.last_load.reason if self.last_load is not None else ""
+
     # -- modules --------------------------------------------------------------------------------------------------
 
     def insmod(self, module: str | os.PathLike[str] | bytes, /, *, flags: int = 0, **parameters: object) -> Module:
@@ -254,11 +279,4 @@ def _parameter(name: str, value: object) -> str:
     return f'{name}="{text}"' if " " in text else f"{name}={text}"
 
 
-def read_module_name(path: str | os.PathLike[str]) -> str:
-    """The name a module file would have once loaded."""
-    from kobox.ko import read_module
-
-    return read_module(Path(path)).name
-
-
-__all__ = ["Kernel", "Module", "ModuleRecord", "boot", "read_module_name"]
+__all__ = ["Kernel", "Module", "ModuleRecord", "boot"]

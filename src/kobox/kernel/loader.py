@@ -101,10 +101,17 @@ class Loader:
         self._said_once.clear()
         self.exporters.forget()
 
-    def load(self, data: bytes, arguments: bytes = b"", flags: int = 0, steps: list[Step] | None = None) -> Result:
+    def load(
+        self,
+        data: bytes,
+        arguments: bytes = b"",
+        flags: int = 0,
+        steps: list[Step] | None = None,
+        refused: Callable[[str], None] = lambda why: None,
+    ) -> Result:
         """Load a module; the generator's value is 0 or a negative number as the system call returns it.
 
-        ``steps`` is filled as the load goes on.
+        ``steps`` is filled as the load goes on; ``refused`` is told why a load ends, for people.
         """
         load = Load(bytes(data), arguments, flags, steps if steps is not None else [])
         try:
@@ -114,8 +121,10 @@ class Loader:
                 load.steps.append(Step(name, (time.perf_counter() - start) * 1000))
         except Refusal as refusal:
             yield from self._say(load, refusal.findings)
+            refused(refusal.why)
             result = -refusal.number
         except Errno as refusal:
+            refused(refusal.why)
             result = -refusal.number
         else:
             start = time.perf_counter()

@@ -66,6 +66,15 @@ class Parameters(Mapping[str, str]):
         text = ("Y" if value else "N") if isinstance(value, bool) else str(value)
         self._files.write(f"{self._folder}/{key}", text.encode())
 
+    def readable(self) -> Iterator[tuple[str, str]]:
+        """Name and value of every parameter whose file may be read."""
+        for name in self:
+            try:
+                yield name, self[name]
+            except Errno as error:
+                if error.number not in (1, 5, 13):  # EPERM, EIO, EACCES: a file that only takes writes
+                    raise
+
     def __iter__(self) -> Iterator[str]:
         try:
             return iter(sorted(entry.name for entry in self._files.list(self._folder)))

@@ -27,6 +27,8 @@ class Operation:
     exit_code: int = 0
     """Of a task that died: the signal."""
     trace: list[Step] = field(default_factory=list)
+    reason: str = ""
+    """Why a load was refused, for people."""
 
 
 class Subsystem:
@@ -54,7 +56,13 @@ class Subsystem:
 
     def start_load(self, data: bytes, arguments: bytes = b"", flags: int = 0) -> Operation:
         trace: list[Step] = []
-        return Operation(self.loader.load(data, arguments, flags, trace), trace=trace)
+        operation = Operation(iter(()), trace=trace)  # type: ignore[arg-type]  # replaced at once
+
+        def note(why: str) -> None:
+            operation.reason = why
+
+        operation.steps = self.loader.load(data, arguments, flags, trace, note)
+        return operation
 
     def finish(self, operation: Operation, virtual_ns: int | None = None) -> None:
         """Go on until it is done or its task is dead; ``JobTimeout`` as ``Tasks.finish``."""
