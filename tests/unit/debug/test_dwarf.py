@@ -8,6 +8,7 @@ import pytest
 
 from builders import KoBuilder
 from kobox.debug.dwarf import ModuleDebug, Place
+from kobox.debug.dwarf.lines import FileEntry, LineTable, Row
 from kobox.debug.records import Symbol
 from kobox.elf import parse
 from kobox.errors import BadFile
@@ -49,13 +50,13 @@ int lone(int x)
 """
 
 
-@pytest.fixture(scope="module", params=["-gdwarf-5", "-gdwarf-4", "-gdwarf-3"])
+@pytest.fixture(scope="module", params=["-gdwarf-5", "-gdwarf-4", "-gdwarf-3", "-gz=zlib"])
 def debug(request, tmp_path_factory) -> ModuleDebug:
     need_program("gcc")
     folder = tmp_path_factory.mktemp("dwarf")
     (folder / "module.c").write_text(SOURCE)
     (folder / "other.c").write_text(OTHER)
-    flags = ["-O2", "-ffreestanding", "-fno-pie", "-mcmodel=kernel", "-fcf-protection=none", request.param]
+    flags = ["-O2", "-g", "-ffreestanding", "-fno-pie", "-mcmodel=kernel", "-fcf-protection=none", request.param]
     for name in ("module", "other"):
         subprocess.run(["gcc", *flags, "-w", "-c", f"{name}.c"], cwd=folder, check=True)
     subprocess.run(["ld", "-r", "module.o", "other.o", "-o", "whole.ko"], cwd=folder, check=True)
@@ -157,6 +158,22 @@ def test_a_module_without_debug_data_says_so_and_locates_nothing():
     debug = ModuleDebug(parse(KoBuilder("plain").module().text(bytes(16)).build(), "plain.ko"), "plain")
     assert not debug.has_lines
     assert debug.locate(Place(1, 0)) == ()
+
+
+def test_split_debug_data_still_gives_lines(tmp_path):
+    need_program("gcc")
+    (tmp_path / "a.c").write_text("int f(int x)\n{\n    return x + 1;\n}\n")
+    subprocess.run(["gcc", "-g", "-gsplit-dwarf", "-O1", "-c", "a.c"], cwd=tmp_path, check=True)
+    debug = ModuleDebug(parse((tmp_path / "a.o").read_bytes(), "a.o"), "a")
+    (place,) = debug.places(Symbol("f", 0))
+    assert [(line.file, line.line) for line in debug.locate(place)] == [("a.c", 3)]
+
+
+def test_a_line_number_of_zero_falls_back_to_the_line_before():
+    rows = (Row(0x10, 1, 7, 0), Row(0x14, 1, 0, 0), Row(0x18, 1, 9, 0))
+    table = LineTable(("",), (FileEntry("?", 0), FileEntry("a.c", 0)), ((0x10, 0x20, rows),))
+    assert [table.row_at(at).line for at in (0x10, 0x16, 0x18)] == [7, 7, 9]
+    assert table.row_at(0x20) is None
 
 
 def test_damaged_debug_data_is_one_clear_error(tmp_path):

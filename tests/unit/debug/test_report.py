@@ -142,6 +142,11 @@ def test_the_json_form_holds_what_the_text_says(book: Path):
     assert [one["faulting"] for one in data["instructions"]].count(True) == 1
 
 
+def test_every_key_of_the_json_form_is_documented(book: Path):
+    page = (Path(__file__).parents[3] / "docs/oops.md").read_text()
+    assert [key for key in as_data(report_of(log(READABLE), book)) if f"`{key}`" not in page] == []
+
+
 def test_two_functions_of_one_name_are_told(tmp_path: Path):
     need_program("gcc")
     for name in "ab":

@@ -39,7 +39,10 @@ class LineTable:
     def row_at(self, address: int) -> Row | None:
         for low, high, rows in self.sequences:
             if low <= address < high:
-                return rows[bisect_right(rows, address, key=lambda row: row.address) - 1]
+                at = bisect_right(rows, address, key=lambda row: row.address) - 1
+                while at and not rows[at].line:  # line 0: made by the compiler; the line before is the nearest truth
+                    at -= 1
+                return rows[at]
         return None
 
     def path(self, file: int) -> str:
