@@ -83,6 +83,8 @@ class AliasTable:
         groups = self._groups
         for length in self._lengths.get(key[:2]) or self._lengths[""]:
             literal = key[:length]
+            if len(literal) < length:
+                break
             listed = groups.get(literal)
             if listed is not None:
                 rest = key[length:]
