@@ -54,9 +54,9 @@ def modules_of(root: Path, release: str) -> Modules:
     return {path.name.partition(".ko")[0].replace("-", "_"): partial(bytes_of, path) for path in paths}
 
 
-def with_dependencies(every: Modules, step: int) -> Modules:
-    """Every ``step``-th module and all that those need."""
-    wanted = list(every)[::step]
+def with_dependencies(every: Modules, names: list[str]) -> Modules:
+    """The modules ``names`` and all that those need."""
+    wanted = list(names)
     chosen: Modules = {}
     while wanted:
         name = wanted.pop()
