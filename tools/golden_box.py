@@ -11,6 +11,7 @@ from typing import Any
 import kobox
 from kobox.errors import Errno, GuestError
 from kobox.kernel.guest import signed64
+from kobox.kernel.subsystem import Operation
 from kobox.kernel.tasks import Job, JobTimeout, TaskDied
 from tools.golden_kernel import DEFAULT_COMM, Answer, Entry, Files, Record, delete_flags, encode
 
@@ -47,6 +48,9 @@ class BoxBooter:
     def __call__(self, boot_args: str) -> BoxKernel:
         kernel = self._kernel(boot_args)
         kernel.reset()
+        if self.loader == "kernel":
+            # Code that the guest's own loader wrote is not on the list of what changed since the snapshot.
+            kernel.guest.machine.cpu.forget_all_code()
         return BoxKernel(kernel, self.sockets[boot_args])
 
     def _kernel(self, boot_args: str) -> kobox.Kernel:
@@ -81,7 +85,7 @@ class BoxKernel:
         self.socket = socket
         self.mark = kernel.booted.log.mark()
         self.slots: dict[int, int] = {}
-        self.background: dict[int, Job] = {}
+        self.background: dict[int, Job | Operation] = {}
         self.waiting: list[tuple[int, Mapping[str, Any], Files]] = []
         self.kept = kernel.guest.machine.pages.window[0] + _KEPT_AT
 
@@ -147,42 +151,81 @@ class BoxKernel:
 
     # Modules
 
+    def operate(self, operation: Operation, nanoseconds: int = _ALARM_NS, has_alarm: bool = True) -> Answer:
+        """Drive a load or unload of kobox's own loader to its end, to its death, or to the alarm."""
+        room, clock = self.kernel.modules_room, self.guest.machine.clock
+        deadline = clock.now + nanoseconds
+        while not operation.done and not operation.died:
+            if has_alarm and clock.now >= deadline and operation.job in self.tasks.jobs:
+                room.interrupt(operation, _EINTR)
+                has_alarm, deadline = False, clock.now + _HUNG_NS
+            try:
+                room.step(operation, max(deadline - clock.now, 1_000_000))
+            except JobTimeout:
+                if not has_alarm or operation.job is None:
+                    return Answer(None, hung=True)
+                has_alarm, deadline = False, clock.now + _HUNG_NS
+                self.ring(operation.job)
+            except GuestError:
+                return Answer(None, died=True)
+        self.go_on()
+        if operation.died:
+            return Answer(None, killed_by=operation.exit_code & 0x7F)
+        return Answer(operation.result)
+
+    def go_on(self) -> None:
+        """Take background loads as far as the time that has passed allows."""
+        for running in self.background.values():
+            if isinstance(running, Operation) and not (running.done or running.died):
+                self.kernel.modules_room.run_until_blocked(running)
+
+    @property
+    def is_own(self) -> bool:
+        return self.kernel.loader == "kobox"
+
     def finit_module(self, data: bytes, params: bytes, flags: int) -> Answer:
+        self.run_waiting()
         self.place(data)
         descriptor = self.open_raw(_FILE, _O_CLOEXEC)
-        self.syscalls.window.clear()
-        answer = self.call("finit_module", descriptor, self.text(params), flags)
+        answer = self.finit(descriptor, params, flags)
         if not answer.died:
             self.syscalls.call("close", descriptor)
         return answer
 
-    def init_module(self, data: bytes, params: bytes, length: int | None) -> Answer:
-        size = len(data) if length is None else length
+    def finit(self, descriptor: int, params: bytes | None, flags: int) -> Answer:
+        if self.is_own:
+            return self.operate(self.kernel.modules_room.start_finit(descriptor, params, flags))
         self.syscalls.window.clear()
-        text = self.text(params)
-        return self.call("init_module", self.syscalls.window.put(data.ljust(size, b"\0")), size, text)
+        return self.call("finit_module", descriptor, 0 if params is None else self.text(params), flags)
 
-    def delete_module(self, name: bytes, flags: int) -> Answer:
+    def init_module(self, data: bytes | None, params: bytes | None, length: int | None) -> Answer:
+        self.run_waiting()
+        size = len(data or b"") if length is None else length
+        held = None if data is None else data.ljust(size if size < 1 << 30 else 0, b"\0")
+        if self.is_own:
+            return self.operate(self.kernel.modules_room.start_init(held, size, params))
+        window = self.syscalls.window
+        window.clear()
+        text = 0 if params is None else self.text(params)
+        return self.call("init_module", 0 if held is None else window.put(held), size, text)
+
+    def delete_module(self, name: bytes | None, flags: int) -> Answer:
+        self.run_waiting()
+        if self.is_own:
+            return self.operate(self.kernel.modules_room.start_delete(name, flags))
         self.syscalls.window.clear()
-        return self.call("delete_module", self.text(name), flags)
+        return self.call("delete_module", 0 if name is None else self.text(name), flags)
 
     def special(self, action: str, kind: str, data: bytes, name: bytes) -> Answer:
         if kind == "nocap":
             with self.without_capability():
                 return self.plain(action, data, name)
-        window = self.syscalls.window
-        window.clear()
         if action == "deletespecial":
-            return self.call("delete_module", 0, 0o4000)
-        empty = self.text(b"")
+            return self.delete_module(None, 0o4000)
         if action == "initspecial":
-            size = 1 << 62 if kind == "hugelen" else len(data)
-            buffer = 0 if kind == "nullbuf" else window.put(data)
-            return self.call("init_module", buffer, size, 0 if kind == "nullparam" else empty)
-        descriptor = self.odd_descriptor(kind, data)
-        window.clear()
-        params = 0 if kind == "nullparam" else self.text(b"")
-        return self.call("finit_module", descriptor, params, 0)
+            length = 1 << 62 if kind == "hugelen" else len(data)
+            return self.init_module(None if kind == "nullbuf" else data, None if kind == "nullparam" else b"", length)
+        return self.finit(self.odd_descriptor(kind, data), None if kind == "nullparam" else b"", 0)
 
     def plain(self, action: str, data: bytes, name: bytes) -> Answer:
         if action == "deletespecial":
@@ -311,22 +354,41 @@ class BoxKernel:
     def run_waiting(self) -> None:
         while self.waiting:
             slot, step, files = self.waiting.pop(0)
-            if step["action"] == "delete_module":
-                name, arguments = "delete_module", (self.keep(encode(step["name"])), delete_flags(step["flags"]))
-            else:
-                self.place(files[step["file"]])
-                descriptor = self.open_raw(_FILE, 0)
-                name, arguments = "finit_module", (descriptor, self.keep(encode(step["params"])), step["flags"])
-            self.background[slot] = job = self.syscalls.start(name, *arguments)
-            self.tasks.run_until_blocked(job)
+            self.background[slot] = self.begin(step, files)
+
+    def begin(self, step: Mapping[str, Any], files: Files) -> Job | Operation:
+        room = self.kernel.modules_room
+        if step["action"] == "delete_module":
+            name, flags = encode(step["name"]), delete_flags(step["flags"])
+            if self.is_own:
+                return self.begin_own(room.start_delete(name, flags))
+            return self.begin_job("delete_module", self.keep(name), flags)
+        self.place(files[step["file"]])
+        descriptor, params = self.open_raw(_FILE, 0), encode(step["params"])
+        if self.is_own:
+            return self.begin_own(room.start_finit(descriptor, params, step["flags"]))
+        return self.begin_job("finit_module", descriptor, self.keep(params), step["flags"])
+
+    def begin_own(self, operation: Operation) -> Operation:
+        self.kernel.modules_room.run_until_blocked(operation)
+        return operation
+
+    def begin_job(self, name: str, *arguments: int) -> Job:
+        job = self.syscalls.start(name, *arguments)
+        self.tasks.run_until_blocked(job)
+        return job
 
     def wait(self, slot: int, milliseconds: int) -> Answer:
         self.run_waiting()
-        return self.finish(self.background[slot], milliseconds * 1_000_000, False)
+        running, patience = self.background[slot], milliseconds * 1_000_000
+        if isinstance(running, Job):
+            return self.finish(running, patience, False)
+        return self.operate(running, patience, False)
 
     def sleep(self, milliseconds: int) -> Answer:
         self.run_waiting()
         self.kernel.sleep(milliseconds / 1000)
+        self.go_on()
         return Answer(0)
 
     # What can be seen

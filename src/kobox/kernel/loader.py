@@ -62,7 +62,7 @@ class Load:
     """One load in flight. ``steps`` grows; ``undo`` holds what must be done, last first, if a later step fails."""
 
     data: bytes
-    arguments: bytes
+    arguments: bytes | None
     flags: int
     steps: list[Step] = field(default_factory=list)
     undo: list[Callable[[], Steps]] = field(default_factory=list)
@@ -104,14 +104,14 @@ class Loader:
     def load(
         self,
         data: bytes,
-        arguments: bytes = b"",
+        arguments: bytes | None = b"",
         flags: int = 0,
         steps: list[Step] | None = None,
         refused: Callable[[str], None] = lambda why: None,
     ) -> Result:
         """Load a module; the generator's value is 0 or a negative number as the system call returns it.
 
-        ``steps`` is filled as the load goes on; ``refused`` is told why a load ends, for people.
+        ``arguments`` None is a NULL pointer. ``steps`` is filled as the load goes on; ``refused`` is told why a load ends, for people.
         """
         load = Load(bytes(data), arguments, flags, steps if steps is not None else [])
         try:
@@ -440,6 +440,8 @@ class Loader:
     def _announce(self, load: Load) -> Steps:
         """Arguments, build id, dynamic debug, trace sites: what comes before the module is formed."""
         guest, module = self.guest, load.module
+        if load.arguments is None:
+            raise Errno(errno.EFAULT, "the arguments cannot be read")
         module["args"] = yield from self.env.kstrdup(load.arguments)
         load.undo.append(lambda: self.env.kfree(module["args"]))
         load.undo.append(lambda: _one((guest.symbol("synchronize_rcu"),)))
@@ -519,7 +521,7 @@ class Loader:
         module["async_probe_requested"] = guest.read_uint(guest.symbol("async_probe"), 1)
         table = list(self._parameter_table(module))
         environment = _ParameterEnvironment(self)
-        arguments = bytearray(load.arguments + b"\0")
+        arguments = bytearray((load.arguments or b"") + b"\0")
         parsing = params.parse_args(load.name, arguments, [entry for entry, _, _ in table], environment)
         try:
             request = next(parsing)

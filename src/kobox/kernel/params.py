@@ -43,8 +43,18 @@ class ArrayArg(NamedTuple):
     address: int
 
 
-class Environment(Protocol):
-    """What a parameter's set and get need of the kernel around them."""
+class Policy(Protocol):
+    """What taking arguments apart asks of the kernel around it."""
+
+    def log(self, level: int, text: str) -> None: ...
+    def taint_unsafe(self) -> None: ...
+    def locked_down(self) -> bool:
+        """Whether lockdown forbids hardware parameters; the kernel's notice is logged by it."""
+        ...
+
+
+class Environment(Policy, Protocol):
+    """What the set and get of a standard type need besides."""
 
     def read(self, address: int, size: int) -> bytes: ...
     def write(self, address: int, data: bytes) -> None: ...
@@ -54,12 +64,6 @@ class Environment(Protocol):
 
     def release(self, address: int) -> None:
         """Give back what ``duplicate`` made; any other address, such as a default of the module, is left alone."""
-        ...
-
-    def log(self, level: int, text: str) -> None: ...
-    def taint_unsafe(self) -> None: ...
-    def locked_down(self) -> bool:
-        """Whether lockdown forbids hardware parameters; the kernel's notice is logged by it."""
         ...
 
     def string_at(self, address: int) -> StringArg: ...
@@ -198,7 +202,7 @@ def parse_args(
     doing: str,
     args: bytearray,
     parameters: Sequence[Parameter],
-    environment: Environment,
+    policy: Policy,
     min_level: int = -32768,
     max_level: int = 32767,
 ) -> Generator[Request, int, Parsed]:
@@ -213,9 +217,9 @@ def parse_args(
         argument, at = next_arg(args, at)
         if argument.value is None and argument.name == b"--":
             return Parsed(error, None if error else c_string(args, at))
-        result = yield from _parse_one(argument, parameters, environment, min_level, max_level)
+        result = yield from _parse_one(argument, parameters, policy, min_level, max_level)
         if result:
-            environment.log(3, error_line(doing, argument, result))
+            policy.log(3, error_line(doing, argument, result))
             error = result
     return Parsed(error, None)
 
@@ -223,7 +227,7 @@ def parse_args(
 def _parse_one(
     argument: Argument,
     parameters: Sequence[Parameter],
-    environment: Environment,
+    policy: Policy,
     min_level: int,
     max_level: int,
 ) -> Generator[Request, int, int]:
@@ -235,18 +239,18 @@ def _parse_one(
         return 0
     if argument.value is None and not parameter.may_lack_value:
         return -errno.EINVAL
-    if not may_set(parameter, environment):
+    if not may_set(parameter, policy):
         return -errno.EPERM
     return (yield Request(parameter, argument))
 
 
-def may_set(parameter: Parameter, environment: Environment) -> bool:
+def may_set(parameter: Parameter, policy: Policy) -> bool:
     """The step before any set, at load and through sysfs: lockdown of hardware parameters, taint of unsafe ones."""
-    if parameter.flags & HWPARAM and environment.locked_down():
+    if parameter.flags & HWPARAM and policy.locked_down():
         return False
     if parameter.flags & UNSAFE:
-        environment.log(5, f"Setting dangerous option {parameter.name} - tainting kernel")
-        environment.taint_unsafe()
+        policy.log(5, f"Setting dangerous option {parameter.name} - tainting kernel")
+        policy.taint_unsafe()
     return True
 
 

@@ -1,13 +1,15 @@
 """The module subsystem of a running kernel: drives loads and unloads, in the foreground or side by side.
 
-A load is a generator of guest calls (``loader``); here each call becomes a job of a guest task. A load in the background
-goes on whenever the machine runs, one step at a time.
+A load is a generator of guest calls (``loader``); here each call becomes a job of a guest task. A load in the
+background goes on whenever the machine runs, one step at a time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kobox.errors import Errno
+from kobox.kernel.entry import Entry
 from kobox.kernel.env import Result
 from kobox.kernel.guest import Guest, signed64
 from kobox.kernel.loader import Loader, Step
@@ -38,6 +40,7 @@ class Subsystem:
         self.guest = guest
         self.loader = Loader(guest)
         self.unloader = Unloader(self.loader)
+        self.entry = Entry(self.loader, self.unloader)
 
     def forget(self) -> None:
         """After a reset."""
@@ -64,15 +67,43 @@ class Subsystem:
         operation.steps = self.loader.load(data, arguments, flags, trace, note)
         return operation
 
+    def start_finit(self, descriptor: int, arguments: bytes | None, flags: int) -> Operation:
+        """``finit_module`` as a process calls it: an open descriptor, any flags."""
+        trace: list[Step] = []
+        return Operation(self.entry.finit_module(descriptor, arguments, flags, trace), trace=trace)
+
+    def start_init(self, data: bytes | None, length: int, arguments: bytes | None) -> Operation:
+        """``init_module`` as a process calls it; ``None`` is a NULL pointer."""
+        trace: list[Step] = []
+        return Operation(self.entry.init_module(data, length, arguments, trace), trace=trace)
+
+    def start_delete(self, name: bytes | None, flags: int) -> Operation:
+        """``delete_module`` as a process calls it."""
+        return Operation(self.entry.delete_module(name, flags))
+
+    def interrupt(self, operation: Operation, number: int) -> None:
+        """A signal for a load that waits for another one: it ends with this errno. Its present call must not run yet.
+        """
+        jobs = self.guest.tasks.jobs
+        if operation.job is not None:
+            jobs.remove(operation.job)
+        try:
+            operation.job = self.guest.tasks.start(*operation.steps.throw(Errno(number, "interrupted")))
+        except StopIteration as ended:
+            operation.result, operation.done = ended.value, True
+
     def finish(self, operation: Operation, virtual_ns: int | None = None) -> None:
         """Go on until it is done or its task is dead; ``JobTimeout`` as ``Tasks.finish``."""
-        tasks = self.guest.tasks
         while not operation.done and not operation.died:
-            if operation.job is None and not self._advance(operation, None):
-                return
-            assert operation.job is not None
-            tasks.finish(operation.job, virtual_ns)
-            self._settle(operation)
+            self.step(operation, virtual_ns)
+
+    def step(self, operation: Operation, virtual_ns: int | None = None) -> None:
+        """Go on for one guest call."""
+        if operation.job is None and not self._advance(operation, None):
+            return
+        assert operation.job is not None
+        self.guest.tasks.finish(operation.job, virtual_ns)
+        self._settle(operation)
 
     def run_until_blocked(self, operation: Operation) -> None:
         """Go on until it waits for time or for others, or has ended."""

@@ -30,7 +30,7 @@ class Unloader:
         try:
             if guest.read_uint(guest.symbol("modules_disabled"), 4):
                 raise Errno(errno.EPERM, "modules are disabled")
-            if not 0 < len(name.encode()) < _NAME_LEN:
+            if not 0 < len(name) < _NAME_LEN:
                 raise Errno(errno.ENOENT, f"no module can have the name {name!r}")
             module = find_module(guest, name)
             if module is None:
