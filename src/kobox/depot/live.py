@@ -16,6 +16,9 @@ from kobox.depot.targets import IGNORE_MODVERSIONS, IGNORE_VERMAGIC, Loaded, Sys
 from kobox.errors import Errno, NotModelled
 
 COMPRESSED_FILE = 4
+"""Flag of finit_module(2)."""
+
+_SUFFIXES = {"xz": ".xz", "gzip": ".gz", "zstd": ".zst"}
 
 _NUMBERS = {
     "x86_64": {"init_module": 175, "delete_module": 176, "finit_module": 313},
@@ -32,22 +35,20 @@ class LiveTarget:
         return SysModules()
 
     def insert(self, path: str, options: str, flags: int) -> None:
-        data: bytes | None = None
-        if not path.endswith(".ko"):
-            data = _uncompressed(path)
-        fd = _open(path)
-        try:
-            if data is None:
-                error = _call("finit_module", fd, os.fsencode(options), flags)
-                if error != ENOSYS:
-                    _check(error, path)
-                    return
-                data = _read_all(fd)
-        finally:
-            os.close(fd)
+        compressed = not path.endswith(".ko")
+        if not compressed or path.endswith(_kernel_suffix()):
+            fd = _open(path)
+            try:
+                error = _call("finit_module", fd, os.fsencode(options), flags | (COMPRESSED_FILE if compressed else 0))
+            finally:
+                os.close(fd)
+            if error != ENOSYS:
+                _check(error, path)
+                return
         if flags & (IGNORE_MODVERSIONS | IGNORE_VERMAGIC):
-            why = f"{path}: forcing a compressed module, or on a kernel without finit_module"
+            why = f"{path}: forcing a module that this kernel cannot read from its file"
             raise NotModelled(why, hint="uncompress the file first")
+        data = _uncompressed(path)
         _check(_call("init_module", data, len(data), os.fsencode(options)), path)
 
     def remove(self, name: str, flags: int) -> None:
@@ -74,16 +75,20 @@ def _open(path: str) -> int:
         raise Errno(error.errno or ENOENT, path) from error
 
 
+def _kernel_suffix() -> str:
+    """The suffix of compressed modules that the kernel uncompresses itself; one that no file has if it can't."""
+    try:
+        with open("/sys/module/compression", encoding="ascii") as file:
+            return _SUFFIXES.get(file.read().strip(), "\0")
+    except OSError:
+        return "\0"
+
+
 def _uncompressed(path: str) -> bytes:
     from kobox.ko import decompress
 
     with open(path, "rb") as file:
         return bytes(decompress(file.read(), path))
-
-
-def _read_all(fd: int) -> bytes:
-    with os.fdopen(os.dup(fd), "rb") as file:
-        return file.read()
 
 
 def _call(name: str, *args: object) -> int:

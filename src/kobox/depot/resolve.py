@@ -87,6 +87,7 @@ class _Rules:
             if line.options:
                 self.options.setdefault(line.module, []).append(line)
         self.order = {id(line): at for at, line in enumerate(config.options)}
+        self.places: dict[str, Place] = {}
 
     def install(self, name: str) -> Command | None:
         at = self._install.find(name)
@@ -209,6 +210,8 @@ def is_path(name: str) -> bool:
 class _Request:
     """One request: the modules met so far, and kmod's look-ups among them."""
 
+    __slots__ = ("_modules", "_removals", "complaints", "config", "rules", "tree")
+
     def __init__(self, rules: _Rules, tree: ModuleTree) -> None:
         self.rules = rules
         self.config = rules.config
@@ -218,7 +221,10 @@ class _Request:
         self._removals = 0
 
     def place(self, index: str) -> Place:
-        return Place(f"{self.tree.directory}/{index}")
+        place = self.rules.places.get(index)
+        if place is None:
+            place = self.rules.places[index] = Place(f"{self.tree.directory}/{index}")
+        return place
 
     # --- finding ---
 
@@ -277,10 +283,13 @@ class _Request:
         return self._by_alias(name, self.tree.modules_of_alias(name), "alias", "modules.alias")
 
     def _by_alias(self, name: str, values: Sequence[str], what: str, index: str) -> list[_Module]:
+        if not values:
+            return []
+        why = Reason(f"{what} {name}", self.place(index))
         found = []
         for value in values:
             module = self.module(value, name)
-            module.found = Reason(f"{what} {name}", self.place(index))
+            module.found = why
             found.append(module)
         return found
 
