@@ -174,10 +174,10 @@ def _absolute(offsets: array[int], base: int) -> array[int] | None:
     """Addresses from offsets, None unless they ascend. With absolute per-CPU symbols a negative offset counts down from
     the base and any other is an address; without, all are unsigned distances from the base."""
     if any(offset < 0 for offset in offsets):
-        addresses = array("Q", [offset if offset >= 0 else base - 1 - offset for offset in offsets])
+        addresses = array("Q", [offset if offset >= 0 else (base - 1 - offset) & _MASK for offset in offsets])
         if _ascends(addresses):
             return addresses
-    addresses = array("Q", [base + (offset & 0xFFFFFFFF) for offset in offsets])
+    addresses = array("Q", [(base + (offset & 0xFFFFFFFF)) & _MASK for offset in offsets])
     return addresses if _ascends(addresses) else None
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from image_builders import RELEASE, TEXT_BASE, BtfBuilder, KernelBuilder
-from kobox.errors import BadFile
+from kobox.errors import BadFile, KoboxError
 from kobox.image import Cache, Image
 from kobox.image.image import build_image, cache_key, content_of, open_entry, release_of
 
@@ -19,6 +22,11 @@ def _open(builder: KernelBuilder, folder: Path, config: bytes = b"CONFIG_SMP=y\n
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
     return _open(KernelBuilder(), tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def small() -> bytes:
+    return KernelBuilder(fillers=600, bss=0).build()
 
 
 def test_release_and_banner_are_the_kernels(image: Image) -> None:
@@ -116,6 +124,26 @@ def test_a_failed_build_leaves_no_entry(tmp_path: Path) -> None:
     with pytest.raises(BadFile):
         build_image(Cache(tmp_path), bytes(data), b"", "vmlinuz")
     assert Cache(tmp_path).entries() == []
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(places=st.lists(st.integers(0, 1 << 20), min_size=1, max_size=4), values=st.binary(min_size=4, max_size=4))
+def test_a_damaged_kernel_gives_an_image_or_an_error_of_kobox(
+    tmp_path: Path, small: bytes, places: list[int], values: bytes
+) -> None:
+    damaged = bytearray(small)
+    for place, value in zip(places, values, strict=False):
+        damaged[place % len(damaged)] = value
+    with contextlib.suppress(KoboxError):
+        image = open_entry(build_image(Cache(tmp_path), bytes(damaged), b"", "vmlinux"))
+        assert len(list(image.symbols.records())) == len(image.symbols)
+        assert len(list(image.exports)) == len(image.exports)
+
+
+@pytest.mark.parametrize("size", [64, 0x1000, 0x2000, 0x4000])
+def test_a_cut_vmlinux_is_refused(tmp_path: Path, small: bytes, size: int) -> None:
+    with pytest.raises(BadFile):
+        build_image(Cache(tmp_path), small[:size], b"", "vmlinux")
 
 
 def test_the_release_of_a_plain_vmlinux_is_in_its_banner() -> None:
