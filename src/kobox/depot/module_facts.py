@@ -94,7 +94,7 @@ def facts_of_bytes(data: bytes, quick: bool = True) -> Facts:
     except OSError as error:
         return Facts(error=error.errno or errno.EIO, reason=error.strerror or "")
     exports = [symbol.name for symbol in elf.exports() or ()]
-    needs = [_looked_up(symbol.name) for symbol in elf.needs()]
+    needs = _looked_up([symbol.name for symbol in elf.needs()])
     return Facts(b"\0".join(dict.fromkeys(exports)), b"\0".join(needs), *_told(elf.info() or []))
 
 
@@ -103,9 +103,9 @@ def listed(joined: bytes) -> list[bytes]:
     return joined.split(b"\0") if joined else []
 
 
-def _looked_up(name: bytes) -> bytes:
-    """On PowerPC64 ``.foo`` means ``foo``."""
-    return name[1:] if name[:1] == b"." else name
+def _looked_up(names: list[bytes]) -> list[bytes]:
+    """Names as symbols are looked up by: on PowerPC64 ``.foo`` means ``foo``."""
+    return [name for name in (name[1:] if name[:1] == b"." else name for name in names) if name]
 
 
 def _told(info: list[bytes]) -> tuple[bytes, bytes, bytes]:
@@ -236,7 +236,7 @@ def _quick(source: int | bytes, head: bytes) -> Facts:
         left = set(told).difference(needs)
         needs += left if len(left) == 1 else [name for name in told if name in left]
     if needs and min(needs) < b"/":  # only a name that is empty or begins with a dot (or odder) sorts so low
-        needs = [_looked_up(name) for name in needs if name]
+        needs = _looked_up(needs)
     return Facts(b"\0".join(exports), b"\0".join(needs), *_told(info_strings(info)))
 
 
