@@ -86,7 +86,6 @@ static ssize_t edu_read(struct file *file, char __user *to, size_t size, loff_t 
 
 static const struct file_operations edu_operations = {
 	.owner = THIS_MODULE,
-	.open = simple_open,
 	.read = edu_read,
 	.write = edu_write,
 	.llseek = default_llseek,
