@@ -79,7 +79,7 @@ def assemble(image: Image, options: BootOptions) -> Booted:
     machine.pages.window = (WINDOW_BASE, WINDOW_BASE + WINDOW_SIZE, window)
     machine.pages.linear_base = image.read_int(image.symbols["page_offset_base"], 8)
     machine.pages.linear_end = machine.pages.linear_base + options.ram_size
-    machine.pages.stable_end = image.layout.virt_base + image.layout.phys_base + image.layout.flat_size
+    machine.pages.stable = (image.layout.phys_base, image.layout.phys_base + image.layout.flat_size)
     return Booted(guest, Log(guest), Dispatcher(guest), [])
 
 

@@ -153,7 +153,8 @@ class Pristine:
         """Remember the present state. The memory must already stand on a snapshot (``use_file`` or ``freeze``)."""
         guest = booted.guest
         machine = guest.machine
-        machine.code_written.clear()
+        machine.patched.clear()
+        machine.pages.executed.clear()
         return cls(
             booted,
             machine.cpu.save_context(),
@@ -169,7 +170,7 @@ class Pristine:
         """Back to the captured state: memory mapped again, registers put back, changed code forgotten."""
         guest = self.booted.guest
         machine = guest.machine
-        machine.forget_written_code()
+        machine.forget_changed_code()
         machine.memory.reset()
         machine.cpu.restore_context(self.context)
         machine.cpu.forget_pages()

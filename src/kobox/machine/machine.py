@@ -26,6 +26,7 @@ _CLEARED_ON_ENTRY = IF | 1 << 8 | 1 << 14 | 1 << 16  # IF TF NT RF
 DIVIDE, BREAKPOINT, INVALID_OPCODE, DOUBLE_FAULT, PROTECTION, PAGE_FAULT = 0, 3, 6, 8, 13, 14
 _WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17})
 
+_ALIAS_BASE = 0xFFFF_F000_0000_0000
 TRAP_STEP_NS = 200
 SLICE_SECONDS = 0.02
 SLICE_NS = 4_000_000
@@ -58,8 +59,9 @@ class Machine:
         self.cpu.use_page_map(self.pages.fill)
         self.area = TrapArea(self.pages, own_base, memory_size, own_size)
         self.clock = Clock()
-        self.code_written = self.pages.executed
-        """Pages with code that a reset must forget."""
+        self.patched: set[int] = set()
+        """Physical pages of the kernel's own text that were patched since the snapshot."""
+        self.pages.on_code_write = self.forget_page
         self.pending: list[int] = []
         """Interrupt vectors that wait for the guest to accept them."""
         self.on_due: Callable[[], None] = lambda: None
@@ -90,19 +92,32 @@ class Machine:
     def patch(self, vaddr: int, code: bytes) -> None:
         """Store code and make sure that no translation of the old bytes survives."""
         self.pages.write(vaddr, code)
-        self.cpu.forget_code(vaddr, vaddr + len(code))
-        self.code_written.add(vaddr & PAGE_MASK)
-        self.code_written.add(vaddr + len(code) - 1 & PAGE_MASK)
+        for address in {vaddr, vaddr + len(code) - 1}:
+            paddr = self.pages.physical(address)
+            if paddr is not None:
+                self.forget_page(paddr & PAGE_MASK)
+                self.patched.add(paddr & PAGE_MASK)
 
-    def forget_written_code(self) -> None:
-        """Drop translations of every page whose code was written, or first executed, since the last call.
+    def forget_page(self, page: int) -> None:
+        """Drop translated code of one physical page, wherever it is or was mapped.
 
-        Kernel text changes by ``patch`` only. Pages outside it (modules, trampolines, JIT) come and go, so executing one
-        is enough to be listed.
+        Unicorn finds translations by virtual address, and a module's pages may be unmapped by now: all of memory is
+        made executable under an address of our own for the moment of the call.
         """
-        for page in self.code_written:
-            self.cpu.forget_code(page, page + PAGE_SIZE)
-        self.code_written.clear()
+        self.pages.alias_base = _ALIAS_BASE
+        self.cpu.forget_code(_ALIAS_BASE + page, _ALIAS_BASE + page + PAGE_SIZE)
+        self.pages.alias_base = 0
+        self.cpu.forget_pages()
+
+    def forget_changed_code(self) -> None:
+        """Before a reset: drop translations of exactly the pages whose code was patched, or is not the kernel's own."""
+        changed = self.patched | self.pages.executed
+        self.pages.alias_base = _ALIAS_BASE
+        for page in changed:
+            self.cpu.forget_code(_ALIAS_BASE + page, _ALIAS_BASE + page + PAGE_SIZE)
+        self.pages.alias_base = 0
+        self.patched.clear()
+        self.pages.executed.clear()
 
     # -- the loop -----------------------------------------------------------------------------------------------
 

@@ -45,10 +45,14 @@ class PageMap:
         """(start, end, physical start) of a range of user addresses that every task sees: buffers of system calls."""
         self.miss = Miss(0, "read", False)
         self.requests = 0
-        self.stable_end = 0
-        """Code below this address (kernel text) changes only when somebody says so."""
+        self.stable = (0, 0)
+        """Physical range [start, end) whose code changes only through ``Machine.patch``: the kernel's own image."""
         self.executed: set[int] = set()
-        """Pages from ``stable_end`` on that were executed."""
+        """Physical pages outside it that were executed and not written by Python since."""
+        self.on_code_write: Callable[[int], None] = lambda page: None
+        """Called with a page of ``executed`` before Python changes it: translations of it must go."""
+        self.alias_base = 0
+        """While set, all of memory is executable from this address on, so that code can be found by physical page."""
 
     def fill(self, vaddr: int, access: int) -> tuple[int, int] | None:
         """Serve one page request of the CPU."""
@@ -58,16 +62,18 @@ class PageMap:
                 return vaddr - self.linear_base, abi.PROT_RW
             self.miss = Miss(vaddr, "fetch", True)
             return None
+        if self.alias_base and 0 <= vaddr - self.alias_base < self._memory.size:
+            return vaddr - self.alias_base, abi.PROT_RX
         start, end, paddr = self.window
         if start <= vaddr < end and access not in abi.FETCH_KINDS:
             return vaddr - start + paddr, abi.PROT_RW
-        found = self.own.get(vaddr) or self.walk(vaddr)
-        if found is not None:
-            need = _NEED.get(access, abi.PROT_READ)
-            if found[1] & need:
-                if need == abi.PROT_EXEC and vaddr >= self.stable_end:
-                    self.executed.add(vaddr)
-                return found
+        found = self.own.get(vaddr)
+        if found is None:
+            found = self.walk(vaddr)
+            if found is not None and access in abi.FETCH_KINDS and not self.stable[0] <= found[0] < self.stable[1]:
+                self.executed.add(found[0])
+        if found is not None and found[1] & _NEED.get(access, abi.PROT_READ):
+            return found
         self.miss = Miss(vaddr, _NAMES.get(access, "read"), found is not None)
         return None
 
@@ -129,8 +135,16 @@ class PageMap:
         """Store bytes whatever the page's protection (kobox is below the guest's rules)."""
         done = 0
         for paddr, count in self._spans(vaddr, len(data)):
+            if self.executed:
+                self._note_write(paddr, count)
             self._memory.bytes[paddr : paddr + count] = bytes(data[done : done + count])
             done += count
+
+    def _note_write(self, paddr: int, count: int) -> None:
+        for page in range(paddr & PAGE_MASK, paddr + count, PAGE_SIZE):
+            if page in self.executed:
+                self.executed.discard(page)
+                self.on_code_write(page)
 
     def _spans(self, vaddr: int, size: int) -> list[tuple[int, int]]:
         spans = []
