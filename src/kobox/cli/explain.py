@@ -7,10 +7,12 @@ Names, aliases and files are answered from configuration and dependencies. Anoth
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
 from kobox.cli.kmod_face import binary_safe_output, print_json
+from kobox.depot.names import is_module_file
 from kobox.errors import NotModelled, UsageError
 
 EPILOG = """\
@@ -80,13 +82,18 @@ def _explain_names(args: argparse.Namespace) -> int:
     from kobox.depot.systems import open_system
 
     system = open_system(_root(args), args.release, args.cmdline)
-    answers = [explain(question, system, args.use_blacklist) for question in args.question]
+    answers = [explain(_as_path(question), system, args.use_blacklist) for question in args.question]
     if args.json:
         print_json([explanation_json(answer) for answer in answers])
     else:
         for number, answer in enumerate(answers):
             print(("\n" if number else "") + "\n".join(explanation_lines(answer)))
     return 0 if all(answer.plan.probes for answer in answers) else 1
+
+
+def _as_path(question: str) -> str:
+    """``hello.ko`` in this directory is the file, as ``./hello.ko`` is."""
+    return os.path.abspath(question) if is_module_file(question) and os.path.isfile(question) else question
 
 
 _KINDS = (

@@ -10,9 +10,10 @@ from errno import ENOENT
 from kobox.cli.gnu_getopt import GetoptError, Long, getopt_long
 from kobox.cli.kmod_face import Console, Stop, Where, binary_safe_output, print_json, version_lines
 from kobox.depot.config import Config, load_config, search_dirs
+from kobox.depot.paths import absolute
 from kobox.depot.plan import insert_plan_json, remove_plan_json
 from kobox.depot.resolve import Resolver, is_path
-from kobox.depot.systems import absolute, read_cmdline, release_of
+from kobox.depot.systems import read_cmdline, release_of
 from kobox.depot.targets import IGNORE_MODVERSIONS, IGNORE_VERMAGIC, How, RootTarget, Target, insert, remove
 from kobox.depot.tree import ModuleTree
 from kobox.errors import BadFile
@@ -270,7 +271,8 @@ _OPTIONS: dict[str, _Option] = {
 def _tree(request: _Request) -> ModuleTree:
     if request.dirname is not None:
         release = request.release if request.release is not None else os.uname().release
-        return ModuleTree(absolute(request.dirname), release, "lib/modules")
+        root = absolute(request.dirname) if request.dirname else ""
+        return ModuleTree(root, release, "lib/modules")
     if request.root is None:
         return ModuleTree("", request.release)
     root = absolute(request.root).rstrip("/")

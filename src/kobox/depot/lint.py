@@ -77,6 +77,8 @@ def _unknown_modules(resolver: Resolver) -> Iterator[Finding]:
     for keyword, name, place in lines:
         if any(char in name for char in "*?[") or not name:
             continue
+        if os.path.basename(place.file) == "cmdline":  # parts of the kernel have parameters there without being modules
+            continue
         if name not in known:
             known[name] = _exists(resolver, name)
         if not known[name]:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 
 from kobox.depot.config import Command, Complaint, Config, Options, Place, Softdep
 from kobox.depot.names import module_name, module_name_of_path, normal_alias, wildcard
+from kobox.depot.paths import absolute
 from kobox.depot.plan import (
     Insert,
     InsertPlan,
@@ -245,7 +246,7 @@ class _Request:
         return []
 
     def from_path(self, path: str) -> list[_Module]:
-        full = os.path.join(os.getcwd(), path)
+        full = absolute(path)
         if not os.path.exists(full):
             return []
         module = self.module(module_name_of_path(full))

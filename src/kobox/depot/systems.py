@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kobox.depot.config import Config, load_config, search_dirs
+from kobox.depot.paths import absolute
 from kobox.depot.resolve import Resolver
 from kobox.depot.tree import ModuleTree, releases
 from kobox.errors import UsageError
@@ -42,10 +43,6 @@ def open_system(
         cmdline = read_cmdline(name)
     config = load_config(sources or search_dirs(root), tree=tree.directory, cmdline=cmdline, cmdline_name=name)
     return OpenSystem(root, tree, config, cmdline or "")
-
-
-def absolute(path: str) -> str:
-    return path if path.startswith("/") else f"{os.getcwd()}/{path}"
 
 
 def release_of(root: str) -> str:
