@@ -168,7 +168,7 @@ class BoxKernel:
                 self.ring(operation.job)
             except GuestError:
                 return Answer(None, died=True)
-        self.go_on()
+            self.go_on()
         if operation.died:
             return Answer(None, killed_by=operation.exit_code & 0x7F)
         return Answer(operation.result)

@@ -163,6 +163,10 @@ class Tasks:
                 self._wake_spare()
         elif self.state.server and over():
             return
+        elif self.ready:
+            # an older job goes on: the worker in whose trap the machine rests has nothing to do
+            task, self.state.resting = self.state.resting, 0
+            self._park_worker(task)
         self._over = over
         try:
             machine.run(over)
