@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-_MOST_STEPS = 20_000
-"""Where the search for further cycles ends: a cycle beside the one at hand would be walked for ever."""
+_MOST_STEPS = 2_000
+"""More than a walk from one module ever takes, unless it never ends."""
 
 
 class Cycles(Exception):
@@ -94,7 +94,6 @@ def _report(needs: list[list[int]], names: Sequence[str], roots: list[int]) -> l
     lines: list[str] = []
     in_cycles: set[int] = set()
     visited: set[int] = set()
-    budget = _MOST_STEPS
     room = len(roots)
 
     def explained(index: int) -> None:
@@ -107,8 +106,11 @@ def _report(needs: list[list[int]], names: Sequence[str], roots: list[int]) -> l
     while roots:
         root, roots = roots[0], roots[1:]
         stack = [_Step(root, None)]
-        while stack and budget:
+        budget = _MOST_STEPS
+        while stack:
             budget -= 1
+            if not budget:  # a cycle beside the root's own is walked for ever: here kmod hangs
+                return _shortest_cycles(needs, names)
             step = stack.pop()
             index = step.module
             if index in visited and index == root:
@@ -122,8 +124,37 @@ def _report(needs: list[list[int]], names: Sequence[str], roots: list[int]) -> l
             if not needs[index]:
                 explained(index)
                 continue
-            if len(stack) + len(needs[index]) > room:  # kmod gives up here, by an assertion
-                break
+            if len(stack) + len(needs[index]) > room:  # here kmod crashes
+                return _shortest_cycles(needs, names)
             stack += [_Step(needed, step) for needed in needs[index]]
     lines.append(f"Found {len(in_cycles)} modules in dependency cycles!")
     return lines
+
+
+def _shortest_cycles(needs: list[list[int]], names: Sequence[str]) -> list[str]:
+    """Each module's shortest way back to itself, no cycle twice: for tangles that kmod's walk doesn't survive."""
+    told: dict[frozenset[int], list[int]] = {}
+    for start in range(len(needs)):
+        way = _way_back(needs, start)
+        if way:
+            told.setdefault(frozenset(way), way)
+    lines = ["Cycle detected: " + " -> ".join(names[index] for index in [*way, way[0]]) for way in told.values()]
+    count = len(frozenset().union(*told))
+    return [*lines, f"Found {count} modules in dependency cycles!"]
+
+
+def _way_back(needs: list[list[int]], start: int) -> list[int]:
+    """The modules on the shortest way from a module to itself; empty when there is none."""
+    before: dict[int, int] = {}
+    waiting = [start]
+    for index in waiting:
+        for needed in needs[index]:
+            if needed == start:
+                way = [index]
+                while way[-1] != start:
+                    way.append(before[way[-1]])
+                return way[::-1]
+            if needed not in before:
+                before[needed] = index
+                waiting.append(needed)
+    return []

@@ -68,7 +68,7 @@ def dep_files(indexed: Indexed, style: Style, report: Report) -> Rendered:
         lines.append(line)
         values.add(os.fsencode(module.name), module.index, line)
     text = b"\n".join([*lines, b""])
-    return {"modules.dep": text, "modules.dep.bin": _index(values, style)}
+    return {"modules.dep": text, "modules.dep.bin": _index(values, style, report)}
 
 
 def alias_files(indexed: Indexed, style: Style, report: Report) -> Rendered:
@@ -89,7 +89,7 @@ def alias_files(indexed: Indexed, style: Style, report: Report) -> Rendered:
             for key in _normal_aliases(alias, report):
                 if values.add(key, module.index, name):
                     report("WARNING", f"duplicate module alias:\n{os.fsdecode(key)} {module.name}")
-    return {"modules.alias": b"".join(text), "modules.alias.bin": _index(values, style)}
+    return {"modules.alias": b"".join(text), "modules.alias.bin": _index(values, style, report)}
 
 
 def symbol_files(indexed: Indexed, owners: Mapping[bytes, int], style: Style, report: Report) -> Rendered:
@@ -104,7 +104,7 @@ def symbol_files(indexed: Indexed, owners: Mapping[bytes, int], style: Style, re
     if style.order:
         for symbol, index in owners.items():
             values.add(b"symbol:" + symbol, index, names[index])
-    return {"modules.symbols": text, "modules.symbols.bin": _index(values, style)}
+    return {"modules.symbols": text, "modules.symbols.bin": _index(values, style, report)}
 
 
 def small_files(indexed: Indexed, tree: str, style: Style, report: Report) -> Rendered:
@@ -181,7 +181,9 @@ def _remove_leftovers(directory: str) -> None:
             _unlink(f"{directory}/{name}")
 
 
-def _index(values: IndexValues, style: Style) -> bytes:
+def _index(values: IndexValues, style: Style, report: Report) -> bytes:
+    for key in values.drop_unfit():
+        report("ERROR", f"Module index: only 7-bit ASCII is supported, left out: {os.fsdecode(key)}")
     return write_index(values, style.order) if style.order else b""
 
 
@@ -236,7 +238,7 @@ def _builtin_index(tree: str, style: Style, report: Report) -> bytes:
             report("ERROR", f"Invalid modules.builtin line: {os.fsdecode(line)}")
             continue
         values.add(os.fsencode(module_name_of_path(os.fsdecode(line))), 0, b"")
-    return _index(values, style)
+    return _index(values, style, report)
 
 
 def _builtin_alias_index(tree: str, style: Style, report: Report) -> bytes:
@@ -255,7 +257,7 @@ def _builtin_alias_index(tree: str, style: Style, report: Report) -> bytes:
         elif key == b"alias" and alias:
             for normal in _normal_aliases(alias, report):
                 values.add(normal, 0, name)
-    return _index(values, style)
+    return _index(values, style, report)
 
 
 def _read(tree: str, name: str, report: Report) -> bytes | None:

@@ -62,6 +62,16 @@ class IndexValues:
             for key in keys:
                 self.add(key, priority, value)
 
+    def drop_unfit(self) -> list[bytes]:
+        """Take out the keys that the format can't hold, those with a byte above 127; they are returned."""
+        if b"".join(self._one).isascii():
+            return []
+        unfit = [key for key in self._one if not key.isascii()]
+        for key in unfit:
+            del self._one[key]
+            self._many.pop(key, None)
+        return unfit
+
     def packed(self) -> dict[bytes, bytes]:
         """Key to the bytes of its values part: count, then priority and text of each."""
         tails: dict[tuple[int, bytes], bytes] = {}
