@@ -103,3 +103,10 @@ def _kept_root(name: str, fetch: Callable[[], Added]) -> Path:
                 raise
             known.write_text(added.release)
         return Path(added.root)
+
+
+@pytest.fixture(scope="session")
+def kobox_image(debian_root: Path) -> str:
+    """What the fixture ``kernel`` boots in kobox's own tests: Debian's kernel, with snapshots in the test cache."""
+    os.environ.setdefault("KOBOX_CACHE_DIR", str(_test_store() / "cache"))
+    return str(debian_root)

@@ -16,10 +16,11 @@ from kobox.boot import firmware
 from kobox.errors import GuestError
 from kobox.image import Image
 from kobox.kapi.tables import IMAGE_TABLES
-from kobox.kernel.dispatch import Dispatcher
+from kobox.kernel.dispatch import Dispatcher, body_of
 from kobox.kernel.guest import Guest
 from kobox.kernel.log import Log
 from kobox.kernel.tasks import Tasks
+from kobox.machine import traps
 from kobox.machine.cpu_model import CpuModel, load_model
 from kobox.machine.machine import RIP, Machine
 from kobox.machine.pc import Pc
@@ -232,9 +233,6 @@ class _BootTraps:
         """Nothing to undo: both functions run once in a boot."""
 
     def _hook(self, name: str, stub: int) -> None:
-        from kobox.kernel.dispatch import body_of
-        from kobox.machine import traps
-
         entry = body_of(self._guest, self._guest.symbol(name))
         self._guest.machine.patch(entry, traps.jump(entry, stub))
 
