@@ -17,7 +17,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from kobox.errors import BadFile, NotModelled
-from kobox.image.index import Slots, build_slots
+from kobox.image.index import Slots, build_slots, raw_of, text_of
 
 _HEADER = struct.Struct("<HBBIIIII")
 _TYPE = struct.Struct("<III")
@@ -467,11 +467,11 @@ class Btf:
         end = self.data.find(b"\0", start, self._strings_off + self._strings_size)
         if end < 0:
             raise BadFile(self.name, "string section", "offset outside", offset, self._strings_size)
-        return self.data[start:end].decode("utf-8", "replace")
+        return text_of(self.data[start:end])
 
     def all(self, name: str) -> Iterator[Type]:
         """Every type of that name, of any kind; the base's after this one's own."""
-        for number in self._slots.all(name.encode()):
+        for number in self._slots.all(raw_of(name)):
             yield self.type(self._first_id + number)
         if self.base is not None:
             yield from self.base.all(name)
@@ -511,7 +511,7 @@ class Btf:
 
     def constant(self, name: str) -> int | None:
         """Value of an enumerator of any enum, anonymous ones too."""
-        number = self._enumerator_slots.first(name.encode())
+        number = self._enumerator_slots.first(raw_of(name))
         if number >= 0:
             return self.type(self._first_id + self._enumerators[2 * number + 1]).enumerators[name]
         return self.base.constant(name) if self.base is not None else None
@@ -586,7 +586,7 @@ class _Strings:
     def __getitem__(self, offset: int) -> bytes:
         offset -= self._btf._first_string
         if offset < 0:
-            return self._btf.string(offset + self._btf._first_string).encode()
+            return raw_of(self._btf.string(offset + self._btf._first_string))
         end = self._blob.find(b"\0", offset)
         if end < 0:
             raise BadFile(self._btf.name, "string section", "offset outside", offset, len(self._blob))

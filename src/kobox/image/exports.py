@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from kobox.errors import BadFile
-from kobox.image.index import Slots, build_slots
+from kobox.image.index import Slots, build_slots, raw_of, text_of
 from kobox.image.vmlinux import Layout
 
 _RECORD = struct.Struct("<QIIII")
@@ -72,7 +72,7 @@ class Exports(Mapping[str, Export]):
         self._slots = Slots(tables["exp.slots"], self._is_named)
 
     def __getitem__(self, name: str) -> Export:
-        number = self._slots.first(name.encode())
+        number = self._slots.first(raw_of(name))
         if number < 0:
             raise KeyError(name)
         address, crc, flags, _, namespace = _RECORD.unpack_from(self._records, number * _RECORD.size)
@@ -82,10 +82,10 @@ class Exports(Mapping[str, Export]):
         return len(self._records) // _RECORD.size
 
     def __iter__(self) -> Iterator[str]:
-        return (self._name(number).decode() for number in range(len(self)))
+        return (text_of(self._name(number)) for number in range(len(self)))
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._slots.first(name.encode()) >= 0
+        return isinstance(name, str) and self._slots.first(raw_of(name)) >= 0
 
     def _name(self, number: int) -> bytes:
         start = _RECORD.unpack_from(self._records, number * _RECORD.size)[3]
@@ -95,7 +95,7 @@ class Exports(Mapping[str, Export]):
         return self._name(number) == name
 
     def _text(self, start: int) -> str:
-        return self._strings[start : self._strings.index(b"\0", start)].decode()
+        return text_of(self._strings[start : self._strings.index(b"\0", start)])
 
 
 def _range(layout: Layout, symbols: Mapping[str, int], table: str) -> range:

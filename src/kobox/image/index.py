@@ -18,6 +18,16 @@ from zlib import crc32
 Table: TypeAlias = "bytes | bytearray | memoryview | array[int]"
 
 
+def text_of(raw: bytes) -> str:
+    """A name as text; bytes that are no UTF-8 survive the way back."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def raw_of(text: str) -> bytes:
+    """The bytes of a name; the inverse of ``text_of``."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def write_tables(path: Path, tables: Mapping[str, Table]) -> dict[str, list[int]]:
     """Write the tables and return name -> [offset, size]."""
     places, at = {}, 0

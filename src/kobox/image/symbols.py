@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from kobox.image.index import Slots, build_slots
+from kobox.image.index import Slots, build_slots, raw_of, text_of
 from kobox.image.kallsyms import Kallsyms
 
 
@@ -61,7 +61,7 @@ class Symbols(Mapping[str, int]):
         self._slots = Slots(tables["sym.slots"], self._is_named)
 
     def __getitem__(self, name: str) -> int:
-        number = self._slots.first(name.encode())
+        number = self._slots.first(raw_of(name))
         if number < 0:
             raise KeyError(name)
         return self._addresses[number]
@@ -70,18 +70,18 @@ class Symbols(Mapping[str, int]):
         return len(self._addresses)
 
     def __iter__(self) -> Iterator[str]:
-        return (name.decode() for name in bytes(self._names).split(b"\0")[:-1])
+        return (text_of(name) for name in bytes(self._names).split(b"\0")[:-1])
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._slots.first(name.encode()) >= 0
+        return isinstance(name, str) and self._slots.first(raw_of(name)) >= 0
 
     def all(self, name: str) -> tuple[int, ...]:
         """Addresses of every symbol of that name, ascending; empty when there is none."""
-        return tuple(self._addresses[number] for number in self._slots.all(name.encode()))
+        return tuple(self._addresses[number] for number in self._slots.all(raw_of(name)))
 
     def symbol(self, name: str) -> Symbol | None:
         """The whole record of the first symbol of that name."""
-        number = self._slots.first(name.encode())
+        number = self._slots.first(raw_of(name))
         return None if number < 0 else self._record(number)
 
     def at(self, address: int) -> Located | None:
@@ -92,14 +92,14 @@ class Symbols(Mapping[str, int]):
             return None
         start = self._addresses[number]
         number = bisect_left(self._addresses, start, 0, number + 1)
-        return Located(self._name(number).decode(), address - start, self._size(number))
+        return Located(text_of(self._name(number)), address - start, self._size(number))
 
     def exactly_at(self, address: int) -> tuple[str, ...]:
         """Names of every symbol at this very address."""
         number = bisect_left(self._addresses, address)
         names = []
         while number < len(self._addresses) and self._addresses[number] == address:
-            names.append(self._name(number).decode())
+            names.append(text_of(self._name(number)))
             number += 1
         return tuple(names)
 
@@ -109,7 +109,7 @@ class Symbols(Mapping[str, int]):
 
     def prefixed(self, prefix: str) -> Iterator[Symbol]:
         """Symbols whose name begins so, in address order; a scan of all names, 2 ms."""
-        blob, pattern = bytes(self._names), b"\0" + prefix.encode()
+        blob, pattern = bytes(self._names), b"\0" + raw_of(prefix)
         if blob.startswith(pattern[1:]):
             yield self._record(0)
         at = blob.find(pattern)
@@ -132,5 +132,5 @@ class Symbols(Mapping[str, int]):
 
     def _record(self, number: int) -> Symbol:
         return Symbol(
-            self._name(number).decode(), self._addresses[number], chr(self._types[number]), self._size(number)
+            text_of(self._name(number)), self._addresses[number], chr(self._types[number]), self._size(number)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
     return _open(KernelBuilder(), tmp_path_factory.mktemp("cache"))
 
 
-@pytest.fixture(scope="module")
-def small() -> bytes:
+@functools.cache
+def _small() -> bytes:
     return KernelBuilder(fillers=600, bss=0).build()
 
 
@@ -128,10 +129,8 @@ def test_a_failed_build_leaves_no_entry(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(places=st.lists(st.integers(0, 1 << 20), min_size=1, max_size=4), values=st.binary(min_size=4, max_size=4))
-def test_a_damaged_kernel_gives_an_image_or_an_error_of_kobox(
-    tmp_path: Path, small: bytes, places: list[int], values: bytes
-) -> None:
-    damaged = bytearray(small)
+def test_a_damaged_kernel_gives_an_image_or_an_error_of_kobox(tmp_path: Path, places: list[int], values: bytes) -> None:
+    damaged = bytearray(_small())
     for place, value in zip(places, values, strict=False):
         damaged[place % len(damaged)] = value
     with contextlib.suppress(KoboxError):
@@ -141,9 +140,9 @@ def test_a_damaged_kernel_gives_an_image_or_an_error_of_kobox(
 
 
 @pytest.mark.parametrize("size", [64, 0x1000, 0x2000, 0x4000])
-def test_a_cut_vmlinux_is_refused(tmp_path: Path, small: bytes, size: int) -> None:
+def test_a_cut_vmlinux_is_refused(tmp_path: Path, size: int) -> None:
     with pytest.raises(BadFile):
-        build_image(Cache(tmp_path), small[:size], b"", "vmlinux")
+        build_image(Cache(tmp_path), _small()[:size], b"", "vmlinux")
 
 
 def test_the_release_of_a_plain_vmlinux_is_in_its_banner() -> None:
