@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from kobox.audit.fixes import FIX_FILE, fix_lines, proven
 from kobox.audit.profiles import Profile, Unwanted
-from kobox.audit.ways import BLOCKED, LOADS, UNKNOWN, Exposure, System, Way, expose
+from kobox.audit.ways import BLOCKED, LOADS, Exposure, System, Way, expose
+from kobox.depot.commands import UNKNOWN
 from kobox.depot.config import Place
 from kobox.depot.findings import Finding, finding_json
 from kobox.depot.lint import RULES as LINT_RULES

@@ -8,14 +8,13 @@ or soft dependency of another module, by another module's install command, by a 
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
 
 from kobox.depot.cmdline import kernel_blacklist
+from kobox.depot.commands import FAILS, UNKNOWN, command_effect
 from kobox.depot.config import Config, Place
 from kobox.depot.modules_load import BootModule, boot_modules
 from kobox.depot.names import module_name, module_name_of_path
@@ -23,7 +22,7 @@ from kobox.depot.plan import Insert, InsertPlan, Reason, RunCommand
 from kobox.depot.resolve import Resolver
 from kobox.depot.tree import ModuleTree
 
-LOADS, BLOCKED, UNKNOWN = "loads", "blocked", "unknown"
+LOADS, BLOCKED = "loads", "blocked"
 
 KERNEL_FAMILIES = (
     *("fs-", "net-pf-", "crypto-", "rtnl-link-", "char-major-", "block-major-", "binfmt-", "nls_", "iso", "algif-"),
@@ -202,7 +201,7 @@ def judge(plan: InsertPlan, module: str) -> tuple[str, Reason]:
                 return UNKNOWN, step.reasons[-1]
             if step.module == module:
                 last = step.reasons[-1]
-            if effect == "fails" and step.required:
+            if effect == FAILS and step.required:
                 last = step.reasons[-1]
                 break
     return BLOCKED, last
@@ -211,32 +210,3 @@ def judge(plan: InsertPlan, module: str) -> tuple[str, Reason]:
 def _why_loads(reasons: tuple[Reason, ...]) -> Reason:
     """The reason that surprises most: a command that is not run, if there is one."""
     return next((reason for reason in reasons if "is not run" in reason.text), reasons[0])
-
-
-_EFFECTS = {"false": "fails", "true": "succeeds", ":": "succeeds", "exit": "fails"}
-
-
-def command_effect(command: str) -> str:
-    """``fails`` and ``succeeds`` for commands known to load nothing, else ``unknown``."""
-    if any(char in command for char in ";|&$`<>(){}\n"):
-        return UNKNOWN
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return UNKNOWN
-    if not words:
-        return "succeeds"
-    program = os.path.basename(words[0])
-    if program == "exit" and words[1:] in ([], ["0"]):
-        return "succeeds"
-    return _EFFECTS.get(program, UNKNOWN)
-
-
-def loads_anyway(names: Iterable[str], system: System) -> list[tuple[str, Place]]:
-    """Modules that an ``install NAME /bin/false`` would not stop, because of the soft dependency at the place."""
-    found = []
-    for name in names:
-        softdep = system.resolver.effective_softdep(name)
-        if softdep is not None:
-            found.append((name, softdep.place))
-    return found

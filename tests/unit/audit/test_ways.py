@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from depot_roots import RELEASE, DepotRoot
-from kobox.audit.ways import BLOCKED, LOADS, UNKNOWN, System, a_name_for, command_effect, expose
+from kobox.audit.ways import BLOCKED, LOADS, System, a_name_for, expose
+from kobox.depot.commands import UNKNOWN, command_effect
 from kobox.depot.systems import open_system
 
 
