@@ -76,6 +76,7 @@ def assemble(image: Image, options: BootOptions) -> Booted:
     pc = Pc(machine, model)
     guest = Guest(image, machine, pc)
     guest.tasks = Tasks(guest)
+    machine.pages.ram_end = options.ram_size
     window = options.ram_size + OWN_SIZE
     machine.pages.window = (WINDOW_BASE, WINDOW_BASE + WINDOW_SIZE, window)
     machine.pages.linear_base = image.read_int(image.symbols["page_offset_base"], 8)
@@ -241,7 +242,7 @@ class _BootTraps:
         guest = self._guest
         guest.machine.cpu.write(REG["rax"], 0)
         texts = _Texts(guest)
-        calls = []
+        calls: list[tuple[int, ...]] = []
         for source, folder, kind in _MOUNTS:
             target = texts.put(folder)
             calls.append((guest.symbol("init_mkdir"), target, 0o755))

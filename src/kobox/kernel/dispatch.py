@@ -9,11 +9,13 @@ from kobox.abi.declare import Declared, ExportTable
 from kobox.errors import Errno
 from kobox.kernel.guest import Guest
 from kobox.machine import traps
-from kobox.machine.machine import RAX
+from kobox.machine.machine import PROTECTION, RAX, RSP
 
 _ENDBR64 = b"\xf3\x0f\x1e\xfa"
 _NOP5 = b"\x0f\x1f\x44\x00\x00"
 _CALL, _PAD = 0xE8, 5
+_STACK = 6
+"""Where the mailbox has the stack pointer."""
 
 
 class Dispatcher:
@@ -47,7 +49,12 @@ class Dispatcher:
 
         def handle() -> None:
             hits[name] += 1
-            arguments = [decode(raw) for decode, raw in zip(decoders, area.arguments(), strict=False)]
+            registers = area.arguments()
+            if registers[_STACK] != cpu.read(RSP):
+                # the stub's first instructions did not run: somebody jumped into its middle
+                guest.machine.fault_here(PROTECTION)
+                return
+            arguments = [decode(raw) for decode, raw in zip(decoders, registers, strict=False)]
             try:
                 result = function(guest, *arguments)
             except Errno as refusal:

@@ -172,6 +172,12 @@ class Guest:
         """Whether there is memory at an address."""
         return self._pages.physical(address) is not None
 
+    def in_kernel_text(self, address: int) -> bool:
+        """Whether an address lies in the kernel's own code (or in kobox's stubs), not in a module's."""
+        start, end = self.machine.pages.stable
+        base = self.image.layout.virt_base
+        return base <= address < base + end and (address >= base + start or address >= self.machine.area.mailbox_addr)
+
     # -- calls --------------------------------------------------------------------------------------------------
 
     def call(self, function: str | int, *arguments: int) -> int:

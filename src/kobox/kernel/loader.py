@@ -280,7 +280,7 @@ class Loader:
                 line = f"{load.name}: Could not allocate {layout.percpu_size} bytes percpu data"
                 raise Refusal(errno.ENOMEM, (LogLine(4, line),))
             module["percpu"], module["percpu_size"] = load.percpu, layout.percpu_size
-        load.undo.append(lambda: (yield (guest.symbol("free_percpu"), load.percpu)) if load.percpu else _nothing())
+        load.undo.append(lambda: _one((guest.symbol("free_percpu"), load.percpu)))  # NULL is nothing to free
         for head in ("source_list", "target_list"):
             self.env.list_init(module.at(head))
         module["refcnt"] = _REF_BASE + 1
@@ -883,10 +883,6 @@ def notifier_error(answer: int) -> int:
 
 def _one(call: tuple[int, ...]) -> Steps:
     yield call
-
-
-def _nothing() -> Steps:
-    yield from ()
 
 
 __all__ = ["Loader", "Step", "notifier_error", "rules_of", "signed32", "signed64"]

@@ -9,19 +9,21 @@ worker that asked last, so that a call costs two traps and no scheduling. A work
 from __future__ import annotations
 
 import struct
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kobox.errors import GuestError
 from kobox.kernel.guest import Guest
-from kobox.machine.machine import RAX, RIP
+from kobox.machine.machine import INVALID_OPCODE, RAX, RIP, SLICE_NS, Halted
 from kobox.machine.unicorn_abi import REG
 
 _SIGCHLD = 17
 _CLONE_FS_FILES = 0x200 | 0x400
 _ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 _SPARES = 2
+_FAST_SLICE_NS = 1_000_000_000
 
 
 class TaskDied(GuestError):
@@ -30,6 +32,10 @@ class TaskDied(GuestError):
 
 class JobTimeout(GuestError):
     """A job did not return within the virtual time it was given."""
+
+
+class KernelDead(GuestError):
+    """The guest kernel has stopped for good (panic, or nothing left that could run)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +49,14 @@ class Job:
     result: int = 0
     done: bool = False
     died: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """A task that was stopped at ``rip`` after ``seconds`` of real time."""
+
+    rip: int
+    seconds: float
 
 
 @dataclass(slots=True)
@@ -69,8 +83,13 @@ class Tasks:
         self.jobs: deque[Job] = deque()
         self.running: dict[int, Job] = {}
         """Jobs in flight by worker task."""
-        self.virtual_limit_ns = 600 * 1_000_000_000
+        self.virtual_limit_ns = 250 * 1_000_000_000
+        self.real_limit = 10.0
+        """Seconds of real time after which a job that never pauses is killed."""
+        self.dead = ""
+        """Why the kernel has stopped for good; empty while it lives."""
         self.comm = "kobox"
+        guest.machine.on_slice = self._on_slice
         area = guest.machine.area
         self._ask = area.bare_stub("tasks: next job", self._on_ask)
         self._done = area.stub("tasks: job done", self._on_done)
@@ -82,6 +101,9 @@ class Tasks:
         self._worker_entry = area.code(_worker_code(area._next, self._ask, self._done))
         self._server_entry = area.code(_server_code(area._next, self._serve, self._made))
         self._over: Callable[[], bool] = _never
+        self._started = 0.0
+        self.killed: list[Killed] = []
+        """Jobs that had to be stopped because they never paused."""
         layouts = guest.layouts
         self._state_at = layouts.offset("task_struct", "__state")
         self._exit_at = layouts.offset("task_struct", "exit_state")
@@ -112,6 +134,8 @@ class Tasks:
         self.state = state
         self.jobs.clear()
         self.running.clear()
+        self.killed.clear()
+        self.dead = ""
         self._in_place.clear()
 
     # -- calling ------------------------------------------------------------------------------------------------
@@ -167,11 +191,50 @@ class Tasks:
             # an older job goes on: the worker in whose trap the machine rests has nothing to do
             task, self.state.resting = self.state.resting, 0
             self._park_worker(task)
+        if self.dead:
+            raise KernelDead(f"the kernel has stopped: {self.dead}", hint="reset() it, or boot anew")
         self._over = over
+        self._started = time.monotonic()
         try:
             machine.run(over)
+        except Halted as halted:
+            self._stop_halted(over, halted)
+        except GuestError as error:
+            if not isinstance(error, (JobTimeout, TaskDied, KernelDead)):
+                self.dead = str(error)
+            raise
         finally:
             self._over = _never
+            machine.slice_ns = SLICE_NS
+
+    def _stop_halted(self, over: Callable[[], bool], halted: Halted) -> None:
+        """``hlt`` with interrupts off never ends: the task that did it dies as of an invalid instruction."""
+        if not self.running:
+            self.dead = str(halted)
+            raise halted
+        self.guest.machine.fault_here(INVALID_OPCODE)
+        self._run(over)
+
+    def _on_slice(self) -> None:
+        """A job has run for a while: let time pass faster and faster, so that the kernel's own lockup detector speaks
+        up; after ``real_limit`` seconds kill it, preferably while it executes a module's code."""
+        if self.guest.has("panic_cpu") and self.state.server and self._panicked():
+            self.dead = "kernel panic"
+            raise KernelDead("kernel panic", hint="the log says why; reset() the kernel, or boot anew")
+        lasted = time.monotonic() - self._started
+        machine = self.guest.machine
+        if lasted < self.real_limit / 4 or self.guest.current not in self.running:
+            return  # whoever sleeps is no runaway: ``finish`` has a limit of virtual time for that
+        machine.slice_ns = _FAST_SLICE_NS
+        rip = machine.cpu.read(RIP)
+        in_module = not self.guest.in_kernel_text(rip)
+        if lasted > (self.real_limit if in_module else 2 * self.real_limit):
+            self._started = time.monotonic()
+            self.killed.append(Killed(rip, lasted))
+            machine.fault_here(INVALID_OPCODE)
+
+    def _panicked(self) -> bool:
+        return self.guest.read_int(self.guest.symbol("panic_cpu"), 4, True) != -1
 
     def _rest(self) -> None:
         """Bring some worker to its resting place, after the last one died or blocked."""
@@ -301,7 +364,6 @@ class Tasks:
 
     def _park(self, resume: int) -> None:
         """The present task goes to sleep in ``schedule()`` and continues at ``resume`` when woken."""
-        machine = self.guest.machine
         self.guest.write_uint(self.guest.current + self._state_at, self._idle_state, 4)
         self._call_then(self.guest.symbol("schedule"), resume)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from kobox.errors import GuestError
 from kobox.machine import unicorn_abi as abi
 from kobox.machine.memory import PAGE_MASK, PAGE_SIZE, PhysicalMemory
+from kobox.machine.operand import faulting_address
 from kobox.machine.paging import PageMap
 from kobox.machine.traps import TrapArea
 from kobox.machine.unicorn_abi import GENERAL, REG, Unicorn
@@ -24,10 +25,12 @@ RIP, RSP, RAX, RFLAGS = REG["rip"], REG["rsp"], REG["rax"], REG["eflags"]
 IF = 1 << 9
 _CLEARED_ON_ENTRY = IF | 1 << 8 | 1 << 14 | 1 << 16  # IF TF NT RF
 DIVIDE, BREAKPOINT, INVALID_OPCODE, DOUBLE_FAULT, PROTECTION, PAGE_FAULT = 0, 3, 6, 8, 13, 14
+_LONGEST_INSTRUCTION = 15
 _WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17})
 
 _ALIAS_BASE = 0xFFFF_F000_0000_0000
 TRAP_STEP_NS = 200
+_TRAPS_BETWEEN_CHECKS = (1 << 12) - 1
 SLICE_SECONDS = 0.02
 SLICE_NS = 4_000_000
 """A run of guest code that lasts this much real time without a trap is ended, and that much virtual time has passed."""
@@ -67,9 +70,11 @@ class Machine:
         self.on_due: Callable[[], None] = lambda: None
         """Called when the clock has reached the timer's deadline."""
         self.on_slice: Callable[[], None] = lambda: None
-        """Called when the watchdog ended a run: the place for time limits."""
+        """Called when the watchdog ended a run, and every few thousand traps: the place for time limits."""
         self.on_fault: Callable[[int, int, int], bool] = lambda vector, code, address: False
         """A last look before an exception reaches the guest; True: dealt with, RIP is set."""
+        self.slice_ns = SLICE_NS
+        """Virtual time that passes when the watchdog ends a run."""
         self.idle = False
         """The guest waits for an interrupt."""
         self._vector: int | None = None
@@ -147,11 +152,13 @@ class Machine:
                     clock.now += TRAP_STEP_NS
                     cpu.write(RIP, trap.resume)
                     trap.handler()
+                    if not self.traps_taken & _TRAPS_BETWEEN_CHECKS:
+                        self.on_slice()
                     rip = cpu.read(RIP)
                     if done():
                         return
                 elif self._watchdog.take_slice():
-                    clock.now += SLICE_NS
+                    clock.now += self.slice_ns
                     clock.slices.append(clock.now)
                     self.on_slice()
                     rip = cpu.read(RIP)
@@ -170,6 +177,11 @@ class Machine:
         """From a device or hook: come back to the loop soon."""
         self._stop_wanted = True
         self.cpu.stop()
+
+    def fault_here(self, vector: int) -> None:
+        """Raise an exception at the present instruction, as if it had caused it."""
+        self.idle = False
+        self._deliver(vector, self.cpu.read(RIP), 0)
 
     def interrupt(self, vector: int) -> None:
         """Queue an interrupt; the guest takes it when its interrupt flag allows."""
@@ -201,13 +213,18 @@ class Machine:
         page = rip & ~(PAGE_SIZE - 1)
         if miss.access == "fetch" and miss.page not in (page, page + PAGE_SIZE):
             raise GuestError(f"the CPU stopped at {rip:#x} for a reason that Unicorn does not tell")
-        address = miss.page
-        if miss.access == "fetch":
-            address = max(rip, miss.page)
+        address = max(rip, miss.page) if miss.access == "fetch" else self._operand_address(rip, miss.page)
         code = (1 if miss.present else 0) | (2 if miss.access == "write" else 0) | (16 if miss.access == "fetch" else 0)
         if not _canonical(address):
             return self._raise(PROTECTION, rip)
         return self._raise(PAGE_FAULT, rip, code, address)
+
+    def _operand_address(self, rip: int, page: int) -> int:
+        """The byte that the instruction at ``rip`` failed at, as far as it tells."""
+        code = self.pages.read(rip, min(_LONGEST_INSTRUCTION, PAGE_SIZE - rip % PAGE_SIZE))
+        if len(code) < _LONGEST_INSTRUCTION and self.pages.physical(rip + len(code)) is not None:
+            code += self.pages.read(rip + len(code), _LONGEST_INSTRUCTION - len(code))
+        return faulting_address(bytes(code), rip, page, self.registers(), lambda name: self.cpu.read(REG[f"{name}_base"]))
 
     def _raise(self, vector: int, rip: int, code: int = 0, address: int = 0) -> int:
         if self.on_fault(vector, code, address):
@@ -222,7 +239,7 @@ class Machine:
         idt_base = cpu.read_segment(REG["idtr"]).base
         gate = pages.read(idt_base + vector * 16, 16)
         low, _selector, ist, kind, mid, high = struct.unpack("<HHBBHI", gate[:12])
-        handler = low | mid << 16 | high << 32
+        handler: int = low | mid << 16 | high << 32
         if not kind & 0x80:
             raise GuestError(f"the guest has no handler for exception {vector} at {rip:#x}")
         rsp, rflags = cpu.read(RSP), cpu.read(RFLAGS)

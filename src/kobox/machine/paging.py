@@ -36,6 +36,10 @@ class PageMap:
         self._words = memory.words
         self.root = 0
         """Physical address of the table last used for the kernel half, which all of the guest's tables share."""
+        self.ram_end = memory.size
+        """Physical addresses that guest tables may name end here, but for ``devices``."""
+        self.devices: list[tuple[int, int]] = []
+        """Physical ranges [start, end) of memory-mapped registers."""
         self.linear_base = 0
         self.linear_end = 0
         """The direct map [linear_base, linear_end) of physical memory from 0; equal: none."""
@@ -105,6 +109,8 @@ class PageMap:
             if shift == 12 or (entry & _LARGE and shift != 39):
                 span = (1 << shift) - 1
                 paddr = (entry & _FRAME & ~span) | (vaddr & span & PAGE_MASK)
+                if paddr >= self.ram_end and not any(start <= paddr < end for start, end in self.devices):
+                    return None  # nothing answers there, and kobox's own pages are not the guest's to map
                 protection = abi.PROT_READ | (abi.PROT_WRITE if writable else 0) | (0 if no_execute else abi.PROT_EXEC)
                 return paddr, protection
             table = entry & _FRAME

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Site(NamedTuple):
@@ -37,7 +37,7 @@ def find_sites(code: bytes | memoryview, starts: Sequence[int]) -> list[Site]:
         return []
     import capstone
 
-    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    decoder: Any = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)  # type: ignore[no-untyped-call]  # capstone has no types
     decoder.skipdata = True
     found = []
     for index in candidates:

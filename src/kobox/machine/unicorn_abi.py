@@ -9,8 +9,8 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Callable
+from typing import Any
 
-import unicorn
 from unicorn import unicorn_const as const
 from unicorn import x86_const
 from unicorn.unicorn_py3 import unicorn as binding
@@ -77,7 +77,7 @@ class Unicorn:
     """One emulated x86-64 CPU. Callbacks get plain integers; an exception in one ends the run and is raised there."""
 
     def __init__(self) -> None:
-        have = unicorn.uc_version()[:2]
+        have = binding.uc_version()[:2]
         if tuple(have) != WANTED_VERSION:
             raise NotModelled(
                 f"Unicorn {have[0]}.{have[1]} is installed, kobox works with {WANTED_VERSION[0]}.{WANTED_VERSION[1]}",
@@ -296,7 +296,7 @@ class Unicorn:
             self._raised = error
         self.stop()
 
-    def _hook(self, kind: int, callback: object) -> None:
+    def _hook(self, kind: int, callback: Any) -> None:
         hook = ctypes.c_size_t()
         self._keep.append(callback)
         self._check(
@@ -307,7 +307,7 @@ class Unicorn:
             "hook",
         )  # fmt: skip
 
-    def _hook_instruction(self, instruction: int, callback: object) -> None:
+    def _hook_instruction(self, instruction: int, callback: Any) -> None:
         hook = ctypes.c_size_t()
         self._keep.append(callback)
         add = ctypes.CDLL(self._lib._name).uc_hook_add
