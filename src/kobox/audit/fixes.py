@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kobox.audit.ways import System, expose
-from kobox.depot.config import Config, Place, empty_config, parse_file
+from kobox.depot.config import parse_file
+from kobox.depot.facts import Config, Place, empty_config
 
 FIX_FILE = "00-kobox-audit.conf"
 """Digits sort before letters, so this comes before ``modules.softdep`` and before almost every other file."""

@@ -9,7 +9,7 @@ from kobox.audit.fixes import FIX_FILE, fix_lines, proven
 from kobox.audit.profiles import Profile, Unwanted
 from kobox.audit.ways import BLOCKED, LOADS, Exposure, System, Way, expose
 from kobox.depot.commands import UNKNOWN
-from kobox.depot.config import Place
+from kobox.depot.facts import Place
 from kobox.depot.findings import Finding, finding_json
 from kobox.depot.lint import RULES as LINT_RULES
 from kobox.depot.lint import lint

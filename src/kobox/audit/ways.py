@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from kobox.depot.cmdline import kernel_blacklist
 from kobox.depot.commands import FAILS, UNKNOWN, command_effect
-from kobox.depot.config import Config, Place
+from kobox.depot.facts import Config, Place
 from kobox.depot.modules_load import BootModule, boot_modules
 from kobox.depot.names import module_name, module_name_of_path
 from kobox.depot.plan import Insert, InsertPlan, Reason, RunCommand

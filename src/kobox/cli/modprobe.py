@@ -9,7 +9,8 @@ from errno import ENOENT
 
 from kobox.cli.gnu_getopt import GetoptError, Long, getopt_long
 from kobox.cli.kmod_face import Console, Stop, Where, binary_safe_output, print_json, version_lines
-from kobox.depot.config import Config, load_config, search_dirs
+from kobox.depot.config import load_config, search_dirs
+from kobox.depot.facts import Config
 from kobox.depot.paths import absolute
 from kobox.depot.plan import insert_plan_json, remove_plan_json
 from kobox.depot.resolve import Resolver, is_path

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import NamedTuple
 
-from kobox.depot.config import Blacklist, Complaint, Config, Options, Place
+from kobox.depot.facts import Blacklist, Complaint, Config, Options, Place
 from kobox.depot.names import normal_alias
 
 MAX_SIZE = 4096

@@ -2,9 +2,7 @@
 
 Follows modprobe.d(5) and, where the page is silent, what kmod does. Sources are the directories (the first directory
 wins per file name, the chosen files are read in the order of their names), ``modules.softdep`` and ``modules.weakdep``
-of the tree, and the kernel command line (``cmdline``). Records are named tuples: a modprobe must start in milliseconds,
-and the import of ``dataclasses`` alone would take a fifth of that. What a fact means for a module is decided in
-``resolve``.
+of the tree, and the kernel command line (``cmdline``). What a fact means for a module is decided in ``resolve``.
 """
 
 from __future__ import annotations
@@ -13,6 +11,20 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from kobox.depot.cmdline import add_cmdline
+from kobox.depot.facts import (
+    Alias,
+    Blacklist,
+    Command,
+    Complaint,
+    Config,
+    Options,
+    Place,
+    Softdep,
+    SourceFile,
+    Weakdep,
+    empty_config,
+)
 from kobox.depot.names import normal_alias
 
 KMOD_DIRS = (
@@ -25,102 +37,12 @@ KMOD_DIRS = (
 """Highest precedence first. kmod 30 does not know ``/usr/lib``, which systems with a merged /usr read as ``/lib``."""
 
 
-class Place(NamedTuple):
-    """Where a fact stands. ``line`` is 1-based; 0 means the whole file."""
-
-    file: str
-    line: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}" if self.line else self.file
-
-
 class Line(NamedTuple):
     """A logical line: continued lines joined, and the first and last physical line it came from."""
 
     text: str
     first: int
     last: int
-
-
-class Alias(NamedTuple):
-    pattern: str
-    module: str
-    place: Place
-
-
-class Blacklist(NamedTuple):
-    module: str
-    place: Place
-
-
-class Options(NamedTuple):
-    module: str
-    options: str
-    place: Place
-
-
-class Command(NamedTuple):
-    """An ``install`` or ``remove`` line. ``pattern`` may be a wildcard; the first match counts."""
-
-    pattern: str
-    command: str
-    place: Place
-
-
-class Softdep(NamedTuple):
-    pattern: str
-    pre: tuple[str, ...]
-    post: tuple[str, ...]
-    place: Place
-
-    def text(self) -> str:
-        """As kmod prints it: nothing separates the last ``pre`` from ``post:``."""
-        return ("pre: " + " ".join(self.pre) if self.pre else "") + (
-            "post: " + " ".join(self.post) if self.post else ""
-        )
-
-
-class Weakdep(NamedTuple):
-    pattern: str
-    weak: tuple[str, ...]
-    place: Place
-
-    def text(self) -> str:
-        return " ".join(self.weak)
-
-
-class Complaint(NamedTuple):
-    """Something the reader did not accept. ``text`` is kmod's wording, without a newline; so is the reader's name."""
-
-    place: Place
-    text: str
-    reader: str = "kmod_config_parse"
-
-
-class SourceFile(NamedTuple):
-    """A file that was read, or a file that another directory's file of the same name hides."""
-
-    path: str
-    hidden_by: str = ""
-
-
-class Config(NamedTuple):
-    """All facts, each list in the order in which kmod looks at it."""
-
-    aliases: list[Alias]
-    blacklists: list[Blacklist]
-    options: list[Options]
-    install: list[Command]
-    remove: list[Command]
-    softdeps: list[Softdep]
-    weakdeps: list[Weakdep]
-    complaints: list[Complaint]
-    files: list[SourceFile]
-
-
-def empty_config() -> Config:
-    return Config([], [], [], [], [], [], [], [], [])
 
 
 # --- lines -----------------------------------------------------------------------------------------------------------
@@ -359,7 +281,5 @@ def load_config(
         config.files.append(source)
         parse_file(data, source.path, config)
     if cmdline is not None:
-        from kobox.depot.cmdline import add_cmdline
-
         add_cmdline(cmdline, config, cmdline_name)
     return config

@@ -6,9 +6,10 @@ are about the module but have no effect, who else needs it, which lists load it 
 
 from __future__ import annotations
 
+import difflib
 from typing import NamedTuple
 
-from kobox.depot.config import Place
+from kobox.depot.facts import Place
 from kobox.depot.findings import Finding, finding_json
 from kobox.depot.lint import lint
 from kobox.depot.modules_load import BootModule, boot_modules
@@ -72,8 +73,6 @@ def _aliases(modules: set[str], system: OpenSystem) -> tuple[str, ...]:
 
 
 def _nearest(request: str, system: OpenSystem) -> tuple[str, ...]:
-    import difflib
-
     names = [name for name, _ in system.tree.all_deps()] + list(system.tree.builtins())
     return tuple(difflib.get_close_matches(request.replace("-", "_"), names, n=3))
 

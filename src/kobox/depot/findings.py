@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kobox.depot.config import Place
+from kobox.depot.facts import Place
 from kobox.depot.plan import place_json
 
 SEVERITIES = ("note", "warning", "error")

@@ -13,6 +13,7 @@ from typing import Protocol
 from kobox.depot.commands import FAILS, UNKNOWN, command_effect
 from kobox.depot.targets import Loaded
 from kobox.errors import Errno, NotModelled
+from kobox.ko import decompress
 
 _STATES = {"loading": "coming", "unloading": "going"}
 
@@ -57,8 +58,6 @@ class KernelTarget:
         }
 
     def insert(self, path: str, options: str, flags: int) -> None:
-        from kobox.ko import decompress
-
         try:
             with open(path, "rb") as file:
                 data = file.read()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from kobox.depot.config import Command, Place, Softdep, SourceFile
+from kobox.depot.facts import Command, Place, Softdep, SourceFile
 from kobox.depot.findings import Finding
 from kobox.depot.resolve import Resolver, glob_match
 

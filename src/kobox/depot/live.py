@@ -14,6 +14,7 @@ from errno import ENOENT, ENOSYS
 
 from kobox.depot.targets import IGNORE_MODVERSIONS, IGNORE_VERMAGIC, Loaded, SysModules
 from kobox.errors import Errno, NotModelled
+from kobox.ko import decompress
 
 COMPRESSED_FILE = 4
 """Flag of finit_module(2)."""
@@ -85,8 +86,6 @@ def _kernel_suffix() -> str:
 
 
 def _uncompressed(path: str) -> bytes:
-    from kobox.ko import decompress
-
     with open(path, "rb") as file:
         return bytes(decompress(file.read(), path))
 

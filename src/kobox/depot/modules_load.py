@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kobox.depot.config import Complaint, Place, conf_files
+from kobox.depot.config import conf_files
+from kobox.depot.facts import Complaint, Place
 
 LOAD_DIRS = (
     "/etc/modules-load.d",

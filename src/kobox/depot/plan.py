@@ -1,7 +1,7 @@
 """Plans: what loading or removing a name would do, step by step, and why. Records and their renderings, no decisions.
 
 A plan does not depend on what is loaded: whoever prints or executes it skips what is there already, as kmod does.
-Records are named tuples for the reason given in ``config``.
+Records are named tuples for the reason given in ``facts``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kobox.depot.config import Complaint, Place
+from kobox.depot.facts import Complaint, Place
 
 
 class Reason(NamedTuple):

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 
-from kobox.depot.config import Command, Complaint, Config, Options, Place, Softdep
+from kobox.depot.facts import Command, Complaint, Config, Options, Place, Softdep
 from kobox.depot.names import module_name, module_name_of_path, normal_alias, wildcard
 from kobox.depot.paths import absolute
 from kobox.depot.plan import (

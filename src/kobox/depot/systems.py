@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from kobox.depot.config import Config, load_config, search_dirs
+from kobox.depot.config import load_config, search_dirs
+from kobox.depot.facts import Config
 from kobox.depot.paths import absolute
 from kobox.depot.resolve import Resolver
 from kobox.depot.tree import ModuleTree, releases

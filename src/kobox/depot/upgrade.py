@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
-from kobox.depot.config import Place
+from kobox.depot.facts import Place
 from kobox.depot.findings import Finding, finding_json
 from kobox.depot.modules_load import boot_modules
 from kobox.depot.names import module_name

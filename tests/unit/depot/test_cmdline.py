@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kobox.depot.cmdline import add_cmdline, kernel_blacklist, settings
-from kobox.depot.config import Place, empty_config
+from kobox.depot.facts import Place, empty_config
 
 
 @pytest.mark.parametrize(

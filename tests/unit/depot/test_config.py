@@ -7,11 +7,7 @@ from pathlib import Path
 import pytest
 
 from kobox.depot.config import (
-    Config,
-    Place,
-    Softdep,
     conf_files,
-    empty_config,
     load_config,
     logical_lines,
     parse_file,
@@ -19,6 +15,7 @@ from kobox.depot.config import (
     search_dirs,
     soft_words,
 )
+from kobox.depot.facts import Config, Place, Softdep, empty_config
 
 
 def parsed(text: str | bytes, name: str = "x.conf") -> Config:

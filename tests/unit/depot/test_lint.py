@@ -79,7 +79,7 @@ def test_what_modules_say_of_themselves_is_one_note(root: DepotRoot) -> None:
 
 
 def test_a_finding_reads_like_a_compilers() -> None:
-    from kobox.depot.config import Place
+    from kobox.depot.facts import Place
 
     finding = Finding("bad-line", "error", "wrong", Place("/etc/x.conf", 3), "remove it")
     assert finding_line(finding) == "/etc/x.conf:3: error: wrong [bad-line]\n    fix: remove it"

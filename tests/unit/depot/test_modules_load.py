@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from depot_roots import DepotRoot
-from kobox.depot.config import Place
+from kobox.depot.facts import Place
 from kobox.depot.modules_load import boot_modules
 
 

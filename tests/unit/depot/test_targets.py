@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from depot_roots import DepotRoot
-from kobox.depot.config import Complaint
+from kobox.depot.facts import Complaint
 from kobox.depot.plan import Insert, InsertPlan, Nothing, Probe, Reason, Removal, RemovePlan, RunCommand
 from kobox.depot.targets import How, Loaded, RootTarget, SysModules, execute, insert, remove
 from kobox.errors import Errno, NotModelled
