@@ -77,17 +77,27 @@ class Answer(NamedTuple):
     err: str
 
 
+class Asked(NamedTuple):
+    """One command line and its MODPROBE_OPTIONS (empty: not set). ``ROOT/`` stands for the root in paths."""
+
+    words: list[str]
+    options: str = ""
+
+    def __str__(self) -> str:
+        return f"{f'MODPROBE_OPTIONS={self.options!r} ' if self.options else ''}modprobe {' '.join(self.words)}"
+
+
 class World(NamedTuple):
     """One generated system and what is asked of it."""
 
     root: DepotRoot
-    commands: list[list[str]]
+    commands: list[Asked]
 
 
 class Justified(NamedTuple):
     name: str
     reason: str
-    holds: Callable[[list[str], Answer, Answer], bool]
+    holds: Callable[[Asked, Answer, Answer], bool]
 
 
 JUSTIFIED = (
@@ -95,6 +105,11 @@ JUSTIFIED = (
         "kmod-crash",
         "kmod dies (endless recursion over soft dependencies while removing); kobox cuts the loop",
         lambda command, kmod, kobox: kmod.code < 0 or kmod.code >= 128,
+    ),
+    Justified(
+        "path",
+        "kmod 30 takes a path for a name; kobox inserts the file, as kmod 33 and later do",
+        lambda asked, kmod, kobox: any(word.startswith("ROOT/") for word in asked.words) and "-nvC" in asked.words,
     ),
     Justified(
         "weakdep",
@@ -216,12 +231,18 @@ CMDLINE_WORDS = [
 ]
 
 
-def _command(rng: random.Random, names: list[str]) -> list[str]:
+def _command(rng: random.Random, names: list[str]) -> Asked:
     asked = [rng.choice([*names, *ASKED]) for _ in range(rng.choice([1, 1, 1, 2, 3]))]
     mode = rng.choice(MODES).split()
     if len(asked) > 1 and rng.random() < 0.3:
         asked[1] = rng.choice(["p=1", 'p="a b"', "p=a b", "p='a b", "p= ", "q"])
-    return [*mode, *(["--"] if rng.random() < 0.1 else []), *asked]
+    if rng.random() < 0.15:
+        mode += ["-C", f"ROOT/{rng.choice([*DIRS, *(f'{DIRS[0]}/{name}' for name in FILES)])}"]
+    options = rng.choice(ENVIRONMENT) if rng.random() < 0.15 else ""
+    return Asked([*mode, *(["--"] if rng.random() < 0.1 else []), *asked], options)
+
+
+ENVIRONMENT = ["-v", "-q", "-v -v", "-C ROOT/etc/modprobe.d", "-a", "-b -i", " -v", "'-v'", "-C 'ROOT/run/modprobe.d'"]
 
 
 MODES = [
@@ -234,13 +255,18 @@ MODES = [
 # --- asking both -----------------------------------------------------------------------------------------------------
 
 
-def ask_kmod(root: Path, command: list[str]) -> Answer:
-    return Answer(*run_in_root(root, "modprobe", ["-S", RELEASE, *command]))
+def ask_kmod(root: Path, asked: Asked) -> Answer:
+    words = [word.replace("ROOT/", "/") for word in asked.words]
+    environment = {"MODPROBE_OPTIONS": asked.options.replace("ROOT/", "/")} if asked.options else {}
+    return Answer(*run_in_root(root, "modprobe", ["-S", RELEASE, *words], environment))
 
 
-def ask_kobox(root: Path, command: list[str]) -> Answer:
+def ask_kobox(root: Path, asked: Asked) -> Answer:
     out, err = io.StringIO(), io.StringIO()
+    command = [word.replace("ROOT/", f"{root}/") for word in asked.words]
     os.environ.pop("MODPROBE_OPTIONS", None)
+    if asked.options:
+        os.environ["MODPROBE_OPTIONS"] = asked.options.replace("ROOT/", f"{root}/")
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             code = modprobe.main(["--root", str(root), "-S", RELEASE, *command])
@@ -250,7 +276,7 @@ def ask_kobox(root: Path, command: list[str]) -> Answer:
     return Answer(code, out.getvalue().replace(str(root), ""), err.getvalue().replace(str(root), ""))
 
 
-def verdict(command: list[str], kmod: Answer, kobox: Answer) -> str:
+def verdict(command: Asked, kmod: Answer, kobox: Answer) -> str:
     """``same``, the name of a justified difference, or ``DIFFERENT``."""
     if kmod == kobox:
         return "same"
@@ -273,7 +299,7 @@ def fuzz(cases: int, seed: int, show: int) -> Counter[str]:
                 said = verdict(command, kmod, kobox)
                 counts[said] += 1
                 if said == "DIFFERENT" and counts[said] <= show:
-                    print(f"--- seed {number}: modprobe {' '.join(command)}\nkmod  {kmod}\nkobox {kobox}", flush=True)
+                    print(f"--- seed {number}: {command}\nkmod  {kmod}\nkobox {kobox}", flush=True)
     return counts
 
 
