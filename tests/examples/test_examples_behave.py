@@ -1,7 +1,7 @@
 """Every example does in the kobox kernel what it did on a real one.
 
-``tests/data/examples-6.1.json`` was recorded from Debian's 6.1 kernel under QEMU: what was done, what came of it, what the
-log said, and of an oops what it was, where, and who had called. Taint notices are left out of it, ``N`` and ``ADDR``
+``tests/data/examples-6.1.json`` was recorded from Debian's 6.1 kernel under QEMU: what was done, what came of it, what
+the log said, and of an oops what it was, where, and who had called. Taint notices are left out; ``N`` and ``ADDR``
 stand for what differs from run to run.
 """
 
