@@ -118,6 +118,7 @@ class KernelBuilder:
     exports: Sequence[tuple[str, bool, str]] = (("exported", False, ""), ("exported_gpl", True, "SPACE"))
     crcs: bool = True
     config: bytes = b""
+    build_id: bytes = bytes(range(20))
 
     def __post_init__(self) -> None:
         self.symbols: list[tuple[str, int, str]] = []
@@ -131,6 +132,8 @@ class KernelBuilder:
         self._text_of("linux_banner", self.banner + "\n")
         self._text_of("vermagic", RELEASE + " SMP mod_unload ")
         self._exports()
+        note = struct.pack("<III", 4, len(self.build_id), 3) + b"GNU\0" + self.build_id
+        self._block("__start_notes", "__stop_notes", note)
         self._block("__start_BTF", "__stop_BTF", self.btf)
         if self.config:
             packed = gzip.compress(self.config)
@@ -198,12 +201,13 @@ class KernelBuilder:
     def _elf(self) -> bytes:
         text, percpu = bytes(self._data), bytes([0xCC]) * 0x1000
         text_memory = len(text) + self.bss
-        names = b"\0.text\0.data..percpu\0.shstrtab\0"
+        names = b"\0.text\0.data..percpu\0.shstrtab\0.notes\0"
+        notes = next(address for name, address, _ in self.symbols if name == "__start_notes")
         first = 0x1000
         ehdr = struct.pack(
             "<16sHHIQQQIHHHHHH",
             b"\x7fELF\x02\x01\x01", 2, 62, 1, PHYS_BASE, 64, first + len(text) + len(percpu) + len(names), 0, 64, 56, 2,
-            64, 4, 3,
+            64, 5, 3,
         )  # fmt: skip
         place = PHYS_BASE + text_memory
         phdrs = struct.pack("<IIQQQQQQ", 1, 5, first, TEXT_BASE, PHYS_BASE, len(text), text_memory, 0x1000)
@@ -213,6 +217,8 @@ class KernelBuilder:
         shdrs += struct.pack("<IIQQQQIIQQ", 7, 1, 3, 0, first + len(text), len(percpu), 0, 0, 16, 0)
         strings_at = first + len(text) + len(percpu)
         shdrs += struct.pack("<IIQQQQIIQQ", 21, 3, 0, 0, strings_at, len(names), 0, 0, 1, 0)
+        size = 16 + len(self.build_id)
+        shdrs += struct.pack("<IIQQQQIIQQ", 31, 7, 2, notes, first + notes - TEXT_BASE, size, 0, 0, 4, 0)
         return (ehdr + phdrs).ljust(first, b"\0") + text + percpu + names + shdrs
 
 

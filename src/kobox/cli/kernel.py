@@ -149,6 +149,7 @@ def _print_overview(facts: Overview) -> None:
         "release": facts.release,
         "banner": facts.banner,
         "vermagic": facts.vermagic,
+        "build id": facts.build_id,
         "source": f"{facts.source}{checked}" if facts.source else "a file of this machine, not added",
         "added": time.strftime("%Y-%m-%d %H:%M", time.localtime(facts.added)) if facts.added else "",
         "modules": _modules_words(facts),

@@ -222,19 +222,20 @@ class Type:
     def members(self) -> tuple[Member, ...]:
         """Members as written; an anonymous struct or union is one member with an empty name."""
         if self._members is None:
-            self._members = tuple(self._read_members())
+            self._members = tuple(self._member(*raw) for raw in self._raw_members())
         return self._members
 
-    def _read_members(self) -> Iterator[Member]:
-        if self.kind not in _COMPOSITE:
-            return
-        data = self.btf.data[self._at : self._at + 12 * self._count]
-        for name_off, number, place in _MEMBER.iter_unpack(data):
-            bit_offset, bit_size = (place & 0xFFFFFF, place >> 24) if self._flag else (place, 0)
-            kind = self.btf.type(number)
-            if not bit_size and kind.kind is Kind.INT:
-                bit_size, bit_offset = _old_bit_field(kind, bit_offset)
-            yield Member(self.btf.string(name_off), kind, bit_offset, bit_size)
+    def _raw_members(self) -> Iterator[tuple[int, int, int]]:
+        """String offset, type number and place of each member."""
+        size = 12 * self._count if self.kind in _COMPOSITE else 0
+        return _MEMBER.iter_unpack(self.btf.data[self._at : self._at + size])
+
+    def _member(self, name_off: int, number: int, place: int) -> Member:
+        bit_offset, bit_size = (place & 0xFFFFFF, place >> 24) if self._flag else (place, 0)
+        kind = self.btf.type(number)
+        if not bit_size and kind.kind is Kind.INT:
+            bit_size, bit_offset = _old_bit_field(kind, bit_offset)
+        return Member(self.btf.string(name_off), kind, bit_offset, bit_size)
 
     def member(self, path: str) -> Member:
         """The member at ``a``, ``a.b`` or ``a[2].b``, placed from this type's start; NotModelled when there is none."""
@@ -272,14 +273,18 @@ class Type:
         return found if found.type is not self or path == "" else None
 
     def _named(self, name: str) -> Member | None:
-        for member in self.members:
-            if member.name == name:
-                return member
-        for member in self.members:
-            if not member.name and (inner := member.type.strip()).kind in _COMPOSITE:
-                found = inner._named(name)
-                if found is not None:
-                    return found._replace(bit_offset=member.bit_offset + found.bit_offset)
+        """Names are compared where they lie: of a struct of 250 members only the one asked for is decoded."""
+        key, is_string = raw_of(name), self.btf._is_string
+        anonymous = []
+        for raw in self._raw_members():
+            if not raw[0]:
+                anonymous.append(raw)
+            elif is_string(raw[0], key):
+                return self._member(*raw)
+        for member in (self._member(*raw) for raw in anonymous):
+            found = member.type.strip()._named(name)
+            if found is not None:
+                return found._replace(bit_offset=member.bit_offset + found.bit_offset)
         return None
 
     # enums, functions, sections
@@ -436,6 +441,8 @@ class Btf:
         self._strings_size: int = place[3]
         self._first_id = len(base) if base else 1
         self._cache: dict[int, Type] = {}
+        self._structs: dict[str, Type | None] = {}
+        self._constants: dict[str, int | None] = {}
         if tables is None:
             tables = {key: memoryview(table).cast("B") for key, table in _walk_types(self).items()}
         self.tables = tables
@@ -481,8 +488,10 @@ class Btf:
         return next((found for found in self.all(name) if not kinds or found.kind in kinds), None)
 
     def find_struct(self, name: str) -> Type | None:
-        """The struct or union of that name."""
-        return self.find(name, Kind.STRUCT, Kind.UNION)
+        """The struct or union of that name. A few names have several, private to their files; this is the first."""
+        if name not in self._structs:
+            self._structs[name] = self.find(name, Kind.STRUCT, Kind.UNION)
+        return self._structs[name]
 
     def struct(self, name: str) -> Type:
         """As ``find_struct``; NotModelled when this kernel has none."""
@@ -510,11 +519,14 @@ class Btf:
         return found.enumerators
 
     def constant(self, name: str) -> int | None:
-        """Value of an enumerator of any enum, anonymous ones too."""
-        number = self._enumerator_slots.first(raw_of(name))
-        if number >= 0:
-            return self.type(self._first_id + self._enumerators[2 * number + 1]).enumerators[name]
-        return self.base.constant(name) if self.base is not None else None
+        """Value of an enumerator of any enum, anonymous ones too; None when this kernel has no such name."""
+        if name not in self._constants:
+            number = self._enumerator_slots.first(raw_of(name))
+            if number >= 0:
+                self._constants |= self.type(self._first_id + self._enumerators[2 * number + 1]).enumerators
+            else:
+                self._constants[name] = self.base.constant(name) if self.base is not None else None
+        return self._constants[name]
 
     def _read(self, number: int) -> Type:
         if number == 0:

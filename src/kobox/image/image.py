@@ -6,6 +6,7 @@ entry; ``Image`` is that entry, mapped. Where images are registered and how they
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from kobox import __version__
+from kobox.elf import SHT, ElfFile, parse
+from kobox.elf.notes import notes_of
 from kobox.errors import BadFile
 from kobox.image import tables
 from kobox.image.btf import Btf
@@ -27,9 +30,10 @@ from kobox.image.vmlinux import Layout, read_layout, write_flat
 from kobox.image.vmlinuz import ELF_MAGIC, packing_of, read_header, unpack
 
 KIND = "image"
-FORMAT = 1
+FORMAT = 2
 """Goes up whenever what an entry holds or means changes."""
 
+_NT_GNU_BUILD_ID = 3
 FLAT, INDEX, CONFIG = "kernel.flat", "index.bin", "config"
 
 Progress = Callable[[str], None]
@@ -83,6 +87,11 @@ class Image:
     def vermagic(self) -> str:
         """What a module's ``vermagic=`` must be; empty when the kernel does not keep the string."""
         return str(self.facts["vermagic"])
+
+    @property
+    def build_id(self) -> str:
+        """The linker's identification in hex, by which debug information is found; empty when there is none."""
+        return str(self.facts["build_id"])
 
     @property
     def is_rt(self) -> bool:
@@ -229,6 +238,7 @@ def _fill(work: Path, data: bytes, config: bytes, name: str, release: str, progr
     return {
         "release": release,
         "packing": packing,
+        "build_id": _build_id(parse(kernel, name)),
         "banner": _string(flat, layout, symbols, "linux_banner").rstrip("\n"),
         "vermagic": _string(flat, layout, symbols, "vermagic"),
         "layout": layout.to_facts(),
@@ -237,6 +247,16 @@ def _fill(work: Path, data: bytes, config: bytes, name: str, release: str, progr
         "symbols": len(kallsyms.names),
         "exports": len(found["exp.records"]) // RECORD_SIZE,
     }
+
+
+def _build_id(elf: ElfFile) -> str:
+    """From the notes, which a kernel has all in one section; empty when they hold none or make no sense."""
+    with contextlib.suppress(BadFile):
+        for section in elf.sections:
+            for note in notes_of(elf, section) if section.type == SHT.NOTE else ():
+                if (note.owner, note.type) == ("GNU", _NT_GNU_BUILD_ID):
+                    return note.desc.hex()
+    return ""
 
 
 def _btf_place(layout: Layout, symbols: Symbols, name: str) -> tuple[int, int]:

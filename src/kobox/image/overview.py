@@ -73,6 +73,7 @@ class Overview:
     release: str
     banner: str
     vermagic: str
+    build_id: str
     is_rt: bool
     kind: str
     source: str
@@ -129,6 +130,7 @@ def overview(image: Image, added: Added | None, cache: Cache) -> Overview:
         release=image.release,
         banner=image.banner,
         vermagic=image.vermagic,
+        build_id=image.build_id,
         is_rt=image.is_rt,
         kind=added.kind if added else "host",
         source=added.source if added else "",

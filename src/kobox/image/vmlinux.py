@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kobox.elf import SHF, ElfFile, Gate, parse
+from kobox.elf.constants import EM, ET
 from kobox.errors import BadFile, NotModelled
 
 PAGE = 4096
-_EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 _PHDR = struct.Struct("<IIQQQQQQ")
-_SHDR = struct.Struct("<IIQQQQIIQQ")
 _PT_LOAD = 1
-_SHT_NOBITS = 8
-_SHF_ALLOC = 2
 _HUGE = 1 << 32
 _ZEROS = bytes(1 << 16)
 
@@ -104,8 +102,9 @@ class Layout:
 
 def read_layout(data: bytes, name: str) -> Layout:
     """Segments and sections of a vmlinux; BadFile when it is none, or cut short."""
-    header = _header(data, name)
-    segments = tuple(_segments(data, header, name))
+    elf = parse(data, name)
+    _check(elf)
+    segments = tuple(_segments(elf, Gate(name, data)))
     if not segments:
         raise BadFile(name, "program headers", "no loadable segment")
     kernel = [segment for segment in segments if segment.vaddr]
@@ -118,8 +117,12 @@ def read_layout(data: bytes, name: str) -> Layout:
     flat_size = -(-(end - phys_base) // PAGE) * PAGE
     if phys_base % PAGE or flat_size > _HUGE:
         raise BadFile(name, "program headers", "no kernel lies like this", phys_base)
-    sections = tuple(_sections(data, header, name))
-    return Layout(header.entry, phys_base, bases.pop(), flat_size, segments, percpu, sections)
+    sections = tuple(
+        KernelSection(section.name, section.type, section.flags, section.addr, section.size)
+        for section in elf.sections
+        if section.flags & SHF.ALLOC
+    )
+    return Layout(elf.header.e_entry, phys_base, bases.pop(), flat_size, segments, percpu, sections)
 
 
 def write_flat(data: bytes, layout: Layout, path: Path) -> None:
@@ -134,53 +137,27 @@ def write_flat(data: bytes, layout: Layout, path: Path) -> None:
                 os.pwrite(handle.fileno(), piece, base + start)
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
-    entry: int
-    phoff: int
-    phnum: int
-    shoff: int
-    shnum: int
-    shstrndx: int
+def _check(elf: ElfFile) -> None:
+    header = elf.header
+    if header.e_machine != EM.X86_64 or elf.layout.bits != 64:
+        raise NotModelled(f"{elf.name}: ELF header: only 64-bit x86 kernels are supported (machine {header.e_machine})")
+    if header.e_type not in (ET.EXEC, ET.DYN):
+        raise BadFile(elf.name, "ELF header", "not an executable", header.e_type, ET.EXEC)
+    if header.e_phnum and header.e_phentsize != _PHDR.size:
+        raise BadFile(elf.name, "ELF header", "size of a program header", header.e_phentsize, _PHDR.size)
 
 
-def _header(data: bytes, name: str) -> _Header:
-    if len(data) < _EHDR.size or not data.startswith(b"\x7fELF"):
-        raise BadFile(name, "ELF header", "no vmlinux")
-    ident, kind, machine, _, entry, phoff, shoff, _, _, phsize, phnum, shsize, shnum, shstrndx = _EHDR.unpack_from(data)
-    if ident[4:6] != b"\x02\x01" or machine != 62:
-        raise NotModelled(f"{name}: ELF header: only 64-bit x86 kernels are supported (machine {machine})")
-    if kind not in (2, 3):
-        raise BadFile(name, "ELF header", "not an executable", kind, 2)
-    if phsize != _PHDR.size or phoff + phnum * phsize > len(data):
-        raise BadFile(name, "program headers", "reach behind the file's end", phoff + phnum * phsize, len(data))
-    if shnum and (shsize != _SHDR.size or shoff + shnum * shsize > len(data) or shstrndx >= shnum):
-        raise BadFile(name, "section headers", "reach behind the file's end", shoff + shnum * shsize, len(data))
-    return _Header(entry, phoff, phnum, shoff, shnum, shstrndx)
-
-
-def _segments(data: bytes, header: _Header, name: str) -> Iterator[Segment]:
-    for number in range(header.phnum):
-        kind, flags, offset, vaddr, paddr, file_size, size, _ = _PHDR.unpack_from(
-            data, header.phoff + number * _PHDR.size
-        )
+def _segments(elf: ElfFile, gate: Gate) -> Iterator[Segment]:
+    for number in range(elf.header.e_phnum):
+        place = f"program header {number}"
+        row = gate.unpack(_PHDR, elf.header.e_phoff + number * _PHDR.size, place)
+        kind, flags, offset, vaddr, paddr, file_size, size, _ = row
         if kind != _PT_LOAD or not size:
             continue
-        if offset + file_size > len(data) or file_size > size:
-            raise BadFile(name, f"segment {number}", "reaches behind the file's end", offset + file_size, len(data))
+        if file_size > size:
+            raise BadFile(elf.name, place, "more bytes in the file than in memory", file_size, size)
+        gate.take(offset, file_size, place)
         yield Segment(vaddr, paddr, size, flags, offset, file_size)
-
-
-def _sections(data: bytes, header: _Header, name: str) -> Iterator[KernelSection]:
-    raw = [_SHDR.unpack_from(data, header.shoff + number * _SHDR.size) for number in range(header.shnum)]
-    if not raw:
-        return
-    strings_off, strings_size = raw[header.shstrndx][4:6]
-    strings = data[strings_off : strings_off + strings_size]
-    for name_off, kind, flags, addr, _, size, *_ in raw:
-        if flags & _SHF_ALLOC:
-            end = strings.find(b"\0", name_off)
-            yield KernelSection(strings[name_off:end].decode("ascii", "replace"), kind, flags, addr, size)
 
 
 def _filled(view: memoryview) -> Iterator[tuple[int, int]]:

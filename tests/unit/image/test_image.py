@@ -37,6 +37,11 @@ def test_release_and_banner_are_the_kernels(image: Image) -> None:
     assert not image.is_rt
 
 
+def test_the_build_id_is_that_of_the_notes(image: Image, tmp_path: Path) -> None:
+    assert image.build_id == bytes(range(20)).hex()
+    assert _open(KernelBuilder(build_id=b""), tmp_path).build_id == ""
+
+
 def test_memory_is_read_by_virtual_address(image: Image) -> None:
     assert image.string(image.symbols["linux_banner"]) == image.banner + "\n"
     assert image.read(image.symbols["per_cpu_thing"], 2) == b"\xcc\xcc"

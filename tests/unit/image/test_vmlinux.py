@@ -58,7 +58,7 @@ def test_addresses_outside_have_no_offset(vmlinux: bytes) -> None:
 
 def test_sections_that_are_in_memory_are_known_by_name(vmlinux: bytes) -> None:
     layout = read_layout(vmlinux, "vmlinux")
-    assert [section.name for section in layout.sections] == [".text", ".data..percpu"]
+    assert [section.name for section in layout.sections] == [".text", ".data..percpu", ".notes"]
     assert layout.section(".shstrtab") is None
 
 
