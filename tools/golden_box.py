@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import kobox
+from kobox.box import Kernel, boot
 from kobox.errors import Errno, GuestError
 from kobox.kernel.guest import signed64
 from kobox.kernel.subsystem import Operation
@@ -35,7 +35,7 @@ class BoxBooter:
 
     def __init__(self, image: str | None, loader: str) -> None:
         self.image, self.loader = image, loader
-        self.kernels: dict[str, kobox.Kernel] = {}
+        self.kernels: dict[str, Kernel] = {}
         self.sockets: dict[str, int] = {}
 
     @property
@@ -53,17 +53,19 @@ class BoxBooter:
             kernel.guest.machine.cpu.forget_all_code()
         return BoxKernel(kernel, self.sockets[boot_args])
 
-    def _kernel(self, boot_args: str) -> kobox.Kernel:
+    def _kernel(self, boot_args: str) -> Kernel:
         if boot_args not in self.kernels:
-            kernel = kobox.boot(self.image, append=boot_args, comm=DEFAULT_COMM, loader=self.loader)
+            kernel = boot(self.image, append=boot_args, comm=DEFAULT_COMM, loader=self.loader)
             self.sockets[boot_args] = _uevent_socket(kernel)
             kernel.sleep(_SETTLE_SECONDS)
+            # The recorded machine was started with panic=-1: it does not stand still after its last words.
+            kernel.guest.write_uint(kernel.guest.symbol("panic_timeout"), 0xFFFF_FFFF, 4)
             kernel.checkpoint()
             self.kernels[boot_args] = kernel
         return self.kernels[boot_args]
 
 
-def _uevent_socket(kernel: kobox.Kernel) -> int:
+def _uevent_socket(kernel: Kernel) -> int:
     """A socket that hears what udev would hear; negative where the kernel has none."""
     call, window = kernel.syscalls.call, kernel.syscalls.window
     descriptor = call("socket", _AF_NETLINK, _SOCK_DGRAM | _SOCK_NONBLOCK, _KOBJECT_UEVENT)
@@ -77,7 +79,7 @@ def _uevent_socket(kernel: kobox.Kernel) -> int:
 class BoxKernel:
     """One case's kernel."""
 
-    def __init__(self, kernel: kobox.Kernel, socket: int) -> None:
+    def __init__(self, kernel: Kernel, socket: int) -> None:
         self.kernel = kernel
         self.guest = kernel.guest
         self.tasks = kernel.guest.tasks
@@ -102,8 +104,8 @@ class BoxKernel:
             try:
                 self.tasks.finish(job, nanoseconds)
             except JobTimeout:
-                if not has_alarm:
-                    return Answer(None, hung=True)
+                if not has_alarm or self.panicked:
+                    return Answer(None, hung=not self.panicked, died=self.panicked)
                 interrupted = True
                 self.ring(job)
                 self.tasks.finish(job, _HUNG_NS)
@@ -112,6 +114,8 @@ class BoxKernel:
         except TaskDied:
             job.died = True
         except GuestError:
+            return Answer(None, died=True)
+        if self.panicked:
             return Answer(None, died=True)
         if job.died:
             return Answer(None, killed_by=self.guest.view("task_struct", job.task)["exit_code"] & 0x7F)
@@ -162,8 +166,8 @@ class BoxKernel:
             try:
                 room.step(operation, max(deadline - clock.now, 1_000_000))
             except JobTimeout:
-                if not has_alarm or operation.job is None:
-                    return Answer(None, hung=True)
+                if not has_alarm or operation.job is None or self.panicked:
+                    return Answer(None, hung=not self.panicked, died=self.panicked)
                 has_alarm, deadline = False, clock.now + _HUNG_NS
                 self.ring(operation.job)
             except GuestError:
@@ -178,6 +182,11 @@ class BoxKernel:
         for running in self.background.values():
             if isinstance(running, Operation) and not (running.done or running.died):
                 self.kernel.modules_room.run_until_blocked(running)
+
+    @property
+    def panicked(self) -> bool:
+        """Whether the kernel has stopped for good; a machine would restart (``panic=-1``) or stand still."""
+        return self.guest.read_int(self.guest.symbol("panic_cpu"), 4, True) >= 0
 
     @property
     def is_own(self) -> bool:

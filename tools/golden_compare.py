@@ -23,15 +23,17 @@ console         lines that a dying kernel left on its console have no level to c
 
 _ADDRESS = re.compile(r"0x[89a-f][0-9a-f]{15}\b")
 _BARE_ADDRESS = re.compile(r"(?<![0-9a-fx])[89a-f][0-9a-f]{15}(?![0-9a-f])")
-_OFFSET = re.compile(r"(?<=Kernel Offset: )0x[0-9a-f]+")
+_OFFSET = re.compile(r"(?<=^Kernel Offset: ).*")
 _PID = re.compile(r"(\bPID: |^note: [^\[]*\[)\d+")
 _REGISTERS = re.compile(r"^(RSP|RAX|RDX|RBP|R10|R13|FS|CS|CR2|DR0|DR3|PKRU|Code|PGD|Hardware name|RIP: 0033)\b")
-_STACK_ENTRY = re.compile(r"^ (\? )?([\w.]+\+0x[0-9a-f]+/0x[0-9a-f]+|0xADDR$)|^ </?(TASK|IRQ|NMI|#DF|EOE|SOFTIRQ)>|^ <\w+>")
+_STACK_ENTRY = re.compile(
+    r"^ (\? )?([\w.]+\+0x[0-9a-f]+/0x[0-9a-f]+|0xADDR$)|^ </?(TASK|IRQ|NMI|#DF|EOE|SOFTIRQ)>|^ <\w+>"
+)
 _TRACE = "Call Trace:"
 
 
 def normal_text(text: str) -> str:
-    text = _OFFSET.sub("0xADDR", _PID.sub(r"\1N", text))
+    text = _OFFSET.sub("ADDR", _PID.sub(r"\1N", text))
     return _BARE_ADDRESS.sub("ADDR", _ADDRESS.sub("0xADDR", text))
 
 

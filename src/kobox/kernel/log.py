@@ -165,7 +165,7 @@ class Log:
             sequence=self._info(info, "seq"),
             time=self._info(info, "ts_nsec"),
             level=self._info(info, "level"),
-            text=text.decode("utf-8", "replace"),
+            text=text.decode("utf-8", "surrogateescape"),
             facility=self._info(info, "facility"),
             caller=self._info(info, "caller_id"),
             continued=bool(self._info(info, "flags") & _CONTINUED),

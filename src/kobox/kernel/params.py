@@ -209,7 +209,8 @@ def parse_args(
     """Apply the argument string ``args`` (NUL-terminated, cut in place): yields what is to be done, is sent 0 or an
     error.
 
-    ``doing`` leads the log lines: the module's name. An error does not end it; the last one is the result.
+    ``doing`` leads the log lines: the module's name. Who sets a parameter brings ``args`` up to date with what the set
+    did to its value (``cut_array`` for a standard array). An error does not end it; the last one is the result.
     """
     error = 0
     at = skip_spaces(args, 0)
@@ -219,7 +220,7 @@ def parse_args(
             return Parsed(error, None if error else c_string(args, at))
         result = yield from _parse_one(argument, parameters, policy, min_level, max_level)
         if result:
-            policy.log(3, error_line(doing, argument, result))
+            policy.log(3, error_line(doing, argument._replace(value=_left_of(argument, args)), result))
             error = result
     return Parsed(error, None)
 
@@ -242,6 +243,13 @@ def _parse_one(
     if not may_set(parameter, policy):
         return -errno.EPERM
     return (yield Request(parameter, argument))
+
+
+def _left_of(argument: Argument, args: bytearray) -> bytes | None:
+    """The value as its set left it: that of an array cuts the string at the commas, and the kernel prints what is
+    left.
+    """
+    return argument.value if argument.value is None else c_string(args, argument.at)
 
 
 def may_set(parameter: Parameter, policy: Policy) -> bool:
@@ -281,6 +289,13 @@ def set_parameter(parameter: Parameter, value: bytes | None, environment: Enviro
     except Errno as refused:
         return -refused.number
     return 0
+
+
+def cut_array(args: bytearray, at: int) -> None:
+    """What setting an array does to its value at ``at`` in the argument string: it ends at the first comma."""
+    comma = args.find(b",", at, args.index(0, at))
+    if comma >= 0:
+        args[comma] = 0
 
 
 def get_parameter(parameter: Parameter, environment: Environment) -> bytes:

@@ -80,8 +80,22 @@ class Unloader:
         place = guest.symbols.get("last_unloaded_module")
         if place is None:
             return
-        name = module.text("name").encode("latin-1")
-        guest.write(place, name.ljust(_NAME_LEN, b"\0"))
+        room = self._name_room()
+        guest.write(place, module.text("name").encode("latin-1").ljust(room, b"\0"))
         buffer = self._env.scratch(bytes(64))
         yield (guest.symbol("module_flags"), module.address, buffer, 0)
-        guest.write(place + _NAME_LEN, guest.read_cstr(buffer, 32) + b"\0")
+        guest.write(place + room, guest.read_cstr(buffer, 32) + b"\0")
+
+    def _name_room(self) -> int:
+        """How much of ``last_unloaded_module`` is its name: the rest holds a letter for each taint flag, and four
+        more.
+        """
+        guest = self._guest
+        whole, table = guest.image.symbols.symbol("last_unloaded_module"), guest.symbols.get("taint_flags")
+        if whole is None or table is None or not guest.layouts.has("taint_flag", "c_true"):
+            return _NAME_LEN
+        size, flags = guest.layouts.size("taint_flag"), 0
+        while guest.read(table + flags * size, 1).isalpha():
+            flags += 1
+        room = whole.size - flags - 4
+        return room if room in (_NAME_LEN, _NAME_LEN + 1) else _NAME_LEN

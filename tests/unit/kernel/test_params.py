@@ -66,7 +66,8 @@ def memory() -> Memory:
 def run(text: bytes, known: list[Parameter], memory: Memory, **levels: int) -> tuple[Parsed, list[bytes]]:
     """Parse and set as a loader does: the result, and the unknown names."""
     unknown = []
-    parsing = params.parse_args("mod", bytearray(text + b"\0"), known, memory, **levels)
+    args = bytearray(text + b"\0")
+    parsing = params.parse_args("mod", args, known, memory, **levels)
     answer = None
     while True:
         try:
@@ -78,6 +79,8 @@ def run(text: bytes, known: list[Parameter], memory: Memory, **levels: int) -> t
             answer = 0
         else:
             answer = params.set_parameter(request.parameter, request.argument.value, memory)
+            if request.parameter.type == "array":
+                params.cut_array(args, request.argument.at)
 
 
 # Taking a string apart
@@ -395,6 +398,16 @@ def test_an_array_keeps_what_it_took_before_an_error(memory: Memory) -> None:
     assert params.get_parameter(parameter, memory) == b"7\n"
     assert params.set_parameter(parameter, b"", memory) == -errno.EINVAL
     assert params.get_parameter(parameter, memory) == b""
+
+
+def test_a_refused_array_is_printed_up_to_its_first_comma(memory: Memory) -> None:
+    memory.descriptors[0x3000] = ArrayArg(2, 1, 0x2000, "byte", 0x1000)
+    run(b"a=1,2,3 b=1,2", [Parameter("a", 0x3000, "array"), Parameter("b", 0x1008, "byte")], memory)
+    assert [text for _, text in memory.lines] == [
+        "a: can only take 2 arguments",
+        "mod: `1' invalid for parameter `a'",
+        "mod: `1,2' invalid for parameter `b'",
+    ]
 
 
 def test_an_array_of_strings_gives_them_back(memory: Memory) -> None:
