@@ -103,6 +103,7 @@ class _Request:
         self.remove_holders = self.show = self.dry_run = self.ignore_loaded = False
         self.force_remove = False
         self.flags = 0
+        self.verbosity = 4
         self.wait_ms = 0
         self.config_paths: list[str] = []
         self.root: str | None = None
@@ -139,6 +140,7 @@ def _main(argv: list[str], console: Console, target: Target | None, root: str | 
     if request.action != "config" and not operands:
         console.say("ERROR", "missing parameters. See -h.")
         return 1
+    console.verbosity = request.verbosity
     where = Where(request.root, request.dirname, request.live)
     if target is None:
         where.check()
@@ -228,12 +230,12 @@ def _set_syslog(request: _Request, console: Console, value: str) -> None:
 
 
 def _set_quiet(request: _Request, console: Console, value: str) -> None:
-    console.verbosity = 0
+    request.verbosity = 0
     _pass_on("-q")
 
 
 def _set_verbose(request: _Request, console: Console, value: str) -> None:
-    console.verbosity += 1
+    request.verbosity += 1
     _pass_on("-v")
 
 

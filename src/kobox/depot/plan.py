@@ -63,7 +63,7 @@ class Probe(NamedTuple):
     """What one module that the request resolved to needs. ``refused`` is set when a blacklist stops it."""
 
     module: str
-    alias: str
+    alias: str | None
     builtin: bool
     found: Reason
     refused: Reason | None
@@ -150,7 +150,7 @@ def insert_plan_json(plan: InsertPlan) -> dict[str, object]:
         "modules": [
             {
                 "module": probe.module,
-                "alias": probe.alias or None,
+                "alias": probe.alias,
                 "builtin": probe.builtin,
                 "found": reason_json(probe.found),
                 "refused": None if probe.refused is None else reason_json(probe.refused),

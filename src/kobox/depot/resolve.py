@@ -102,9 +102,9 @@ class _Rules:
         at = self._softdeps.find(name)
         return None if at is None else self.config.softdeps[at]
 
-    def options_of(self, name: str, alias: str) -> list[Options]:
+    def options_of(self, name: str, alias: str | None) -> list[Options]:
         """The lines of either name, in the order of the configuration."""
-        if not alias or alias == name:
+        if alias is None or alias == name:
             return self.options.get(name, [])
         both = [*self.options.get(name, ()), *self.options.get(alias, ())]
         return sorted(both, key=lambda line: self.order[id(line)])
@@ -127,7 +127,7 @@ class _Module:
         "visited",
     )
 
-    def __init__(self, name: str, alias: str) -> None:
+    def __init__(self, name: str, alias: str | None) -> None:
         self.name = name
         self.alias = alias
         self.path: str | None = None
@@ -218,7 +218,7 @@ class _Request:
         self.config = rules.config
         self.tree = tree
         self.complaints: list[Complaint] = []
-        self._modules: dict[tuple[str, str], _Module] = {}
+        self._modules: dict[tuple[str, str | None], _Module] = {}
         self._removals = 0
 
     def place(self, index: str) -> Place:
@@ -229,7 +229,7 @@ class _Request:
 
     # --- finding ---
 
-    def module(self, name: str, alias: str = "") -> _Module:
+    def module(self, name: str, alias: str | None = None) -> _Module:
         key = (name, alias)
         if key not in self._modules:
             self._modules[key] = _Module(name, alias)
@@ -426,11 +426,11 @@ class _Request:
         return Probe(module.name, module.alias, self._is_builtin(module), found, refused, steps)
 
     def _refusal(self, module: _Module, use_blacklist: bool) -> Reason | None:
-        if not module.alias and not use_blacklist:
+        if module.alias is None and not use_blacklist:
             return None
         for line in self.config.blacklists:
             if line.module == module.name:
-                how = f"reached through {module.alias}" if module.alias else "-b was given"
+                how = "-b was given" if module.alias is None else f"reached through {module.alias}"
                 return Reason(f"blacklist {line.module}, {how}", line.place)
         return None
 
@@ -542,4 +542,4 @@ _SOURCES: tuple[_Source, ...] = (
 
 
 def _called(module: _Module) -> str:
-    return module.alias or module.name
+    return module.name if module.alias is None else module.alias

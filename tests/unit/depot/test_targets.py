@@ -58,7 +58,7 @@ def step(name: str, required: bool = True) -> Insert:
 
 
 def plan_of(*steps: Insert | RunCommand | Nothing, builtin: bool = False) -> InsertPlan:
-    return InsertPlan("x", "/lib", (Probe(steps[-1].module, "", builtin, WHY, None, steps),), ())
+    return InsertPlan("x", "/lib", (Probe(steps[-1].module, None, builtin, WHY, None, steps),), ())
 
 
 class Said:
