@@ -11,14 +11,17 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 
 from kobox.abi import taint
 from kobox.abi.traps import GENERAL
 from kobox.debug.fault import Scene
+from kobox.debug.klog import Style
 from kobox.debug.orc import OrcEntry, OrcLayout, OrcTable
 from kobox.debug.records import Banner, ControlRegisters, LinkedIn, Registers, Symbol, TraceItem
 from kobox.debug.unwind import Stack, walk
 from kobox.errors import GuestError
+from kobox.image import Image
 from kobox.kernel.guest import Guest, View
 from kobox.machine.unicorn_abi import REG
 
@@ -244,6 +247,22 @@ class LiveGuest:
     def trace(self) -> tuple[TraceItem, ...]:
         """The call trace of where the CPU stands now."""
         return walk(self, self.registers(), self.symbolize)
+
+
+def style_of(image: Image) -> Style:
+    """How this kernel words its reports, told by the format strings in it (20 ms)."""
+    content = image.section(".rodata") or bytes(image.flat)
+    return Style.probe(lambda text: text in content, _count_taint_flags(image))
+
+
+def _count_taint_flags(image: Image) -> int:
+    """Length of the kernel's own table: entries as long as they begin with a capital letter."""
+    start, entry = image.symbols.get("taint_flags"), image.btf.find_struct("taint_flag")
+    if start is None or entry is None:
+        return taint.FLAGS_IN_6_1
+    letter, size = entry.offset_of("c_true"), entry.size
+    letters = (image.read(start + number * size + letter, 1) for number in range(len(taint.FLAGS)))
+    return sum(1 for _ in takewhile(bytes.isupper, letters))
 
 
 def build_text(banner: str) -> str:

@@ -10,8 +10,8 @@ import pytest
 import kobox
 from kobox.abi.traps import Trap
 from kobox.debug import fault
-from kobox.debug.klog import call_trace, kernel_text
-from kobox.debug.live import LiveGuest, build_text
+from kobox.debug.klog import Style, call_trace, kernel_text
+from kobox.debug.live import LiveGuest, build_text, style_of
 from kobox.debug.parse import parse_log
 from kobox.debug.records import Kind, Oops
 from kobox.kernel.tasks import TaskDied
@@ -73,6 +73,11 @@ def test_symbols_of_kernel_and_module_are_found_by_address(crashed):
     caller = next(frame for frame in oops.frames if frame.symbol and frame.symbol.name == "do_one_initcall")
     assert live.symbolize(caller.address) == caller.symbol
     assert live.symbolize(0x1000) is None
+
+
+@pytest.mark.image
+def test_the_wording_of_the_kernel_is_told_by_its_own_strings(debian_image):
+    assert style_of(debian_image) == Style(taint_flags=19)
 
 
 def test_the_build_text_is_number_and_package():
