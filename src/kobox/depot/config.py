@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from kobox.depot.cmdline import add_cmdline
 from kobox.depot.facts import (
@@ -25,6 +24,7 @@ from kobox.depot.facts import (
     Weakdep,
     empty_config,
 )
+from kobox.depot.lines import logical_lines
 from kobox.depot.names import normal_alias
 
 KMOD_DIRS = (
@@ -35,53 +35,6 @@ KMOD_DIRS = (
     "/lib/modprobe.d",
 )
 """Highest precedence first. kmod 30 does not know ``/usr/lib``, which systems with a merged /usr read as ``/lib``."""
-
-
-class Line(NamedTuple):
-    """A logical line: continued lines joined, and the first and last physical line it came from."""
-
-    text: str
-    first: int
-    last: int
-
-
-# --- lines -----------------------------------------------------------------------------------------------------------
-
-
-def logical_lines(data: bytes) -> Iterator[Line]:
-    """Split a configuration file. A backslash before a newline joins lines; before anything else it only vanishes."""
-    text = data.decode("utf-8", "surrogateescape")
-    if "\\" not in text:
-        plain = text.split("\n")
-        if plain[-1] == "":
-            plain.pop()
-        for number, line in enumerate(plain, start=1):
-            yield Line(line.partition("\0")[0], number, number)
-        return
-    yield from _joined_lines(text)
-
-
-def _joined_lines(text: str) -> Iterator[Line]:
-    number = first = 1
-    current: list[str] = []
-    i, end = 0, len(text)
-    while i < end:
-        char = text[i]
-        i += 1
-        if char == "\n":
-            yield Line("".join(current).partition("\0")[0], first, number)
-            number += 1
-            first, current = number, []
-            continue
-        if char == "\\":
-            char = text[i : i + 1] or "\udcff"  # at the end of the file kmod stores its end-of-file mark as a character
-            i += 1
-            if char == "\n":
-                number += 1
-                continue
-        current.append(char)
-    if current:
-        yield Line("".join(current).partition("\0")[0], first, number)
 
 
 # --- one file --------------------------------------------------------------------------------------------------------

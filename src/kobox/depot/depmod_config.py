@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from kobox.depot.config import logical_lines
+from kobox.depot.lines import logical_lines
 
 DEPMOD_DIRS: tuple[str, ...] = ("/etc/depmod.d", "/run/depmod.d", "/usr/local/lib/depmod.d", "/lib/depmod.d")
 """Highest precedence first. The host's, whatever tree is indexed, unless the caller asks for those below a root."""
