@@ -332,6 +332,49 @@ def _lockup(oops: Oops, access: Access | None) -> Explanation:
     )
 
 
+_SANITIZERS: tuple[tuple[str, str, str], ...] = (
+    ("use-after-free", "memory was used after it had been freed", "the report's second and third stack show who"),
+    ("double-free", "an object was freed twice", "the report shows both places that freed it"),
+    ("out-of-bounds", "memory outside an object or array was reached", "compare the index or length with the size"),
+    ("invalid-free", "something was freed that no allocator gave out", "free the pointer that the allocation returned"),
+    ("null-ptr-deref", "a NULL pointer was dereferenced", "check the pointer before its first use on this path"),
+    ("wild-memory-access", "a pointer that was never valid was used", "look for an uninitialised or overwritten field"),
+    ("uninit-value", "a value was used that nobody had written", "initialise it, or use kzalloc()"),
+    ("data-race", "two CPUs reached the same memory without a lock, at least one writing", "lock it, or READ_ONCE()"),
+    ("shift-out-of-bounds", "a shift by a negative or too large count", "check the count"),
+    ("overflow", "an integer calculation overflowed", "use a wider type or the check_*_overflow() helpers"),
+    ("misaligned", "memory was reached through a pointer of wrong alignment", "use get_unaligned()"),
+    ("memory corruption", "the guard around an object was overwritten", "a write went beyond the object's end"),
+)
+
+
+def _sanitizer(oops: Oops, access: Access | None) -> Explanation:
+    tool = re.search(r"KASAN|KFENCE|KCSAN|KMSAN|UBSAN", oops.title)
+    by = f", found by {tool[0]}" if tool else ""
+    for text, what, advice in _SANITIZERS:
+        if text in oops.title:
+            return Explanation(f"{what}{by}", (), (advice,))
+    return Explanation(oops.title)
+
+
+_PANICS: tuple[tuple[str, str], ...] = (
+    ("Fatal exception in interrupt", "the crash happened in an interrupt, where no task can be killed in its place"),
+    ("Fatal exception", "the kernel is set to panic on every oops (panic_on_oops)"),
+    ("panic_on_warn", "the kernel is set to panic on every warning"),
+    ("panic_on_taint", "a taint flag was set that this kernel is set to panic on"),
+    ("Unable to mount root fs", "the root device, its driver or its file system is missing: look at the initramfs"),
+    ("Attempted to kill init", "the first process ended or crashed"),
+    ("hung_task", "a task hung, and the kernel is set to panic on that"),
+    ("softlockup", "a CPU was locked up, and the kernel is set to panic on that"),
+    ("Out of memory", "memory ran out, and the kernel is set to panic on that or nothing could be killed"),
+)
+
+
+def _panic(oops: Oops, access: Access | None) -> Explanation:
+    said = oops.message or oops.panic or oops.title
+    return Explanation(f"the kernel stopped: {said}", tuple(why for text, why in _PANICS if text in said)[:1])
+
+
 def _simple(what: str, *why: str) -> Callable[[Oops, Access | None], Explanation]:
     return lambda oops, access: Explanation(what, why)
 
@@ -378,6 +421,8 @@ _EXPLAINERS: dict[Kind, Callable[[Oops, Access | None], Explanation]] = {
         "the lock checker proved that these locks can deadlock, though they did not now",
         "two locks taken in both orders, or one taken both in and out of interrupts",
     ),
+    Kind.SANITIZER: _sanitizer,
+    Kind.PANIC: _panic,
     Kind.PLACES: _simple(""),
     Kind.STACK_DUMP: _simple("a stack dump: the code asked for it, nothing crashed"),
 }

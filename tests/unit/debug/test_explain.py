@@ -85,6 +85,32 @@ def test_a_division_shows_its_instruction():
     assert "idivl" in explain(with_instructions(fault.trap(crash.scene, crash.regs, Trap.DE))).what
 
 
+@pytest.mark.parametrize(
+    ("title", "words"),
+    [
+        ("BUG: KASAN: slab-use-after-free in f+0x1/0x2 [hello]", "used after it had been freed, found by KASAN"),
+        (
+            "BUG: KFENCE: out-of-bounds read in f+0x1/0x2 [hello]",
+            "outside an object or array was reached, found by KFENCE",
+        ),
+        (
+            "UBSAN: array-index-out-of-bounds in /src/hello.c:12:3",
+            "outside an object or array was reached, found by UBSAN",
+        ),
+        ("UBSAN: signed-integer-overflow in /src/hello.c:12:3", "an integer calculation overflowed, found by UBSAN"),
+    ],
+)
+def test_what_a_sanitizer_found_is_said_in_words(title: str, words: str):
+    assert words in explain(Oops(Kind.SANITIZER, title)).what
+
+
+def test_a_panic_says_what_made_it_one():
+    oops = Oops(
+        Kind.PANIC, "Kernel panic - not syncing: x", message="VFS: Unable to mount root fs on unknown-block(0,0)"
+    )
+    assert explain(oops).why == ("the root device, its driver or its file system is missing: look at the initramfs",)
+
+
 @pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.value)
 def test_every_kind_has_an_explanation_even_without_any_detail(kind: Kind):
     assert isinstance(explain(Oops(kind, "title")).what, str)
