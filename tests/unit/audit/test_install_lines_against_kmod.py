@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from kobox.audit.fixes import fix_lines, with_lines
 from kobox.audit.policy import immune_modules
-from kobox.audit.ways import System
+from kobox.audit.profiles import built_in_profiles, load_profile
+from kobox.audit.ways import LOADS, System, expose
 from kobox.depot.systems import open_system
 from needs import need_program
 
@@ -62,3 +64,23 @@ def test_every_other_module_with_a_softdep_line_is_stopped_by_an_install_line(sy
     assert others == {"cifs"}
     for module in others:
         assert not inserts(dry_run(system, tmp_path / "c", [f"install {module} /bin/false"], module), module)
+
+
+@pytest.mark.parametrize("measure", ["none", "blacklist", "install", "fix"])
+def test_every_way_of_the_profiles_modules_ends_as_modprobe_says(system: System, tmp_path: Path, measure: str) -> None:
+    wanted = [unwanted.name for name in built_in_profiles() for unwanted in load_profile(name).modules]
+    checked = 0
+    for module in [*wanted, "btrfs", "ext4"]:
+        lines = {
+            "none": [],
+            "blacklist": [f"blacklist {module}"],
+            "install": [f"install {module} /bin/false"],
+            "fix": fix_lines(module, system),
+        }[measure]
+        exposure = expose(module, system.with_config(with_lines(system.config, lines)))
+        dependents = [way for way in exposure.ways if way.kind == "dependency"][:2]
+        for way in [way for way in exposure.ways if way.kind in ("name", "kernel request", "device")][:5] + dependents:
+            shown = dry_run(system, tmp_path / "c", lines, way.through)
+            assert inserts(shown, module) == (way.outcome == LOADS), (module, way, shown)
+            checked += 1
+    assert checked > 60

@@ -122,6 +122,13 @@ def test_the_other_tools_say_so_too(command: list[str], capsys: Captured) -> Non
     assert "no kobox kernel is running" in capsys.readouterr().err
 
 
+def test_a_link_named_modprobe_is_modprobe(root: DepotRoot, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    root.write()
+    monkeypatch.setattr("sys.argv", ["/usr/local/bin/modprobe", "--root", str(root.path), "-R", "fs-foo"])
+    assert main() == 0
+    assert capsys.readouterr().out == "foo\n"
+
+
 def test_the_configuration_is_shown_in_kmods_order(root: DepotRoot, capsys: Captured) -> None:
     text = "softdep a post: b\nalias x y\nblacklist z\nremove r c\ninstall i c\n"
     assert run(root.conf("etc/modprobe.d/y.conf", text).cmdline("m.p=1"), "-c") == 0
