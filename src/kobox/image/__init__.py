@@ -4,7 +4,7 @@
 kernel. ``Cache`` serves other rooms too. What runs in the kernel is not this room's business.
 """
 
-from kobox.image.btf import Btf, Kind, Member, Type
+from kobox.image.btf import Btf, Kind, Member, Type, module_btf
 from kobox.image.cache import Cache, Entry, data_root, default_root
 from kobox.image.config import Config
 from kobox.image.exports import Export, Exports
@@ -42,6 +42,7 @@ __all__ = [
     "find_image",
     "list_images",
     "look_for_kernel",
+    "module_btf",
     "open_image",
     "remove_image",
 ]

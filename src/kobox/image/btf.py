@@ -420,7 +420,8 @@ _RENDER: dict[Kind, Callable[[Type, str], str]] = {
 class Btf:
     """Types by number and by name. ``data`` is bytes or a mapping; the BTF is ``size`` bytes at ``start``. ``tables``
     of an earlier one over the same bytes make start instant; without, the types are walked once (a module's takes
-    milliseconds). ``base`` is the kernel's for a module's split BTF."""
+    milliseconds). ``base`` is the kernel's for a module's split BTF. ``stands_for`` makes this the distilled base that
+    a module built outside the kernel brings along: its types are then answered by the kernel's of the same name."""
 
     def __init__(
         self,
@@ -430,9 +431,10 @@ class Btf:
         *,
         name: str = "BTF",
         base: Btf | None = None,
+        stands_for: Btf | None = None,
         tables: Mapping[str, memoryview] | None = None,
     ) -> None:
-        self.data, self.base, self.name = data, base, name
+        self.data, self.base, self.name, self._stands_for = data, base, name, stands_for
         self._first_string: int = base._first_string + base._strings_size if base else 0
         size = len(data) - start if size is None else size
         place = _read_header(data, start, size, name)
@@ -463,7 +465,10 @@ class Btf:
         """The type of that number; 0 is void."""
         found = self._cache.get(number)
         if found is None:
-            found = self._cache[number] = self._read(number)
+            found = self._read(number)
+            if self._stands_for is not None:
+                found = self._stands_for._like(found) or found
+            self._cache[number] = found
         return found
 
     def string(self, offset: int) -> str:
@@ -478,6 +483,9 @@ class Btf:
 
     def all(self, name: str) -> Iterator[Type]:
         """Every type of that name, of any kind; the base's after this one's own."""
+        if self._stands_for is not None:
+            yield from self._stands_for.all(name)
+            return
         for number in self._slots.all(raw_of(name)):
             yield self.type(self._first_id + number)
         if self.base is not None:
@@ -520,6 +528,8 @@ class Btf:
 
     def constant(self, name: str) -> int | None:
         """Value of an enumerator of any enum, anonymous ones too; None when this kernel has no such name."""
+        if self._stands_for is not None:
+            return self._stands_for.constant(name)
         if name not in self._constants:
             number = self._enumerator_slots.first(raw_of(name))
             if number >= 0:
@@ -527,6 +537,16 @@ class Btf:
             else:
                 self._constants[name] = self.base.constant(name) if self.base is not None else None
         return self._constants[name]
+
+    def _like(self, other: Type) -> Type | None:
+        """The type of another BTF's type's name, kind and size; a declaration is met by what it declares."""
+        kinds = {Kind.FWD: _COMPOSITE, Kind.STRUCT: {Kind.STRUCT}, Kind.UNION: {Kind.UNION}}.get(
+            other.kind, {other.kind}
+        )
+        for found in self.all(other.name) if other.name else ():
+            if found.kind in kinds and (found.size == other.size or other.kind is Kind.FWD):
+                return found
+        return None
 
     def _read(self, number: int) -> Type:
         if number == 0:
@@ -551,6 +571,13 @@ class Btf:
             return self.base._is_string(offset, name)
         start = self._strings_off + offset - self._first_string
         return self.data[start : start + len(name) + 1] == name + b"\0"
+
+
+def module_btf(types: bytes, kernel: Btf, *, distilled: bytes | None = None, name: str = "module") -> Btf:
+    """Types of a module from its ``.BTF`` section, over the kernel's. One built outside the kernel's tree may carry a
+    ``.BTF.base`` section: ``distilled``."""
+    base = kernel if distilled is None else Btf(distilled, name=f"{name}: .BTF.base", stands_for=kernel)
+    return Btf(types, base=base, name=f"{name}: .BTF")
 
 
 def _walk_types(btf: Btf) -> dict[str, array[int]]:

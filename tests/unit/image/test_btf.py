@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from image_builders import BtfBuilder
 from kobox.errors import BadFile, NotModelled
-from kobox.image.btf import Btf, Kind
+from kobox.image.btf import Btf, Kind, module_btf
 
 
 def _numbers() -> tuple[BtfBuilder, int]:
@@ -231,6 +231,43 @@ def test_a_modules_types_go_on_after_the_kernels() -> None:
     assert split.find_struct("task") is base.find_struct("task")
     assert base.find_struct("mine") is None
     assert [one.name for one in split] == ["", "mine"]
+
+
+def _kernel_and_distilled() -> tuple[Btf, BtfBuilder]:
+    """A kernel, and what a module built elsewhere says of the types it uses: names and sizes, other numbers."""
+    kernel, number = _numbers()
+    kernel.struct("unrelated", 4, [("x", number, 0)])
+    kernel.struct("task", 4, [("wrong", number, 0)])
+    kernel.struct("task", 8, [("pid", number, 0), ("tgid", number, 32)])
+    kernel.struct("file", 4, [("mode", number, 0)])
+    kernel.enum("state", {"ON": 0, "OFF": 1})
+    distilled = BtfBuilder()
+    distilled.struct("task", 8, [])
+    distilled.forward("file")
+    distilled.int("int", 4, signed=True)
+    distilled.struct("gone", 16, [])
+    return Btf(kernel.build()), distilled
+
+
+def test_a_distilled_base_is_answered_by_the_kernels_types() -> None:
+    kernel, distilled = _kernel_and_distilled()
+    module = BtfBuilder(distilled)
+    module.struct("mine", 32, [("task", 1, 0), ("file", module.ptr(2), 64), ("count", 3, 128), ("old", 4, 192)])
+    found = module_btf(module.build(), kernel, distilled=distilled.build(), name="hello.ko")
+    mine = found.struct("mine")
+    assert mine.offset_of("task.tgid") == 4
+    assert mine.member("file").type.target.offset_of("mode") == 0
+    assert mine.member("count").type is kernel.find("int", Kind.INT)
+    assert mine.member("old").size == 16
+    assert found.constant("OFF") == 1
+    assert found.struct("unrelated") is kernel.struct("unrelated")
+
+
+def test_without_a_distilled_base_the_kernel_is_the_base() -> None:
+    kernel, number = _numbers()
+    module = BtfBuilder(kernel)
+    module.struct("mine", 4, [("x", number, 0)])
+    assert module_btf(module.build(), Btf(kernel.build())).struct("mine").size == 4
 
 
 def test_two_asks_for_one_type_give_one_object() -> None:
