@@ -18,6 +18,8 @@ Result = Generator[Call, int, int]
 _GFP_KERNEL = 0xCC0
 SCRATCH_OFFSET = 1 << 20
 """Where in kobox's own pages the scratch memory for arguments starts."""
+HEAP_BYTES = 160 << 10
+"""The end of kobox's own pages is the memory checker's (``heapcheck``)."""
 
 
 class Env:
@@ -27,7 +29,7 @@ class Env:
         self.guest = guest
         area = guest.machine.area
         self._scratch = area.mailbox_addr + SCRATCH_OFFSET
-        self._scratch_end = area.end
+        self._scratch_end = area.end - HEAP_BYTES
 
     # -- scratch memory -------------------------------------------------------------------------------------------
 

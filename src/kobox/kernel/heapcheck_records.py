@@ -1,7 +1,7 @@
 """What the memory checker knows: objects, where they were allocated and freed, and its findings. Records only.
 
-A ``Trace`` is taken in a microsecond: three registers and a copy of the stack's top. It is unwound (``debug.heap_trace``)
-only when somebody wants to see it.
+A ``Trace`` is taken in microseconds: three registers and a copy of the stack's top. It is unwound, by
+``debug.heap_trace``, only when somebody wants to see it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ _SHF_EXECINSTR = 4
 class ModuleCode:
     """Code of one module as it was loaded; it outlives the module, so that a leak's trace still has names."""
 
-    def __init__(self, name: str, view: LoadView, layout: Layout, bases: Mapping[str, int], addresses: list[int]) -> None:
+    def __init__(
+        self, name: str, view: LoadView, layout: Layout, bases: Mapping[str, int], addresses: list[int]
+    ) -> None:
         self.name, self.view, self.layout, self.addresses = name, view, layout, addresses
         self.memory: Mapping[str, bytearray] = {}
         """The linked regions, for the unwinder's tables."""
@@ -48,14 +50,13 @@ class ModuleCode:
     def _functions(self) -> tuple[list[int], list[tuple[int, int, int]]]:
         table = symbol_table(self.view)
         code = {s.index for s in self.view.sections if s.flags & _SHF_EXECINSTR and self.addresses[s.index]}
-        rows = {}
+        rows: dict[int, tuple[int, int, int]] = {}
         for number, (value, size, shndx, info) in enumerate(
             zip(table.values, table.sizes, table.shndxs, table.infos, strict=True)
         ):
             if shndx in code and info & 15 in (0, 2) and table.name_offsets[number]:
                 start = self.addresses[shndx] + value
-                if start not in rows or info & 15 == 2:
-                    rows[start] = (start, size, number)
+                rows.setdefault(start, (start, size, number))  # the first name wins, as in the kernel
         ordered = sorted(rows.values())
         return [row[0] for row in ordered], ordered
 
@@ -139,7 +140,7 @@ class Fault(Enum):
 
 @dataclass(frozen=True, slots=True)
 class MemoryFault:
-    """One finding. ``text`` is its line in the kernel's log; ``offset`` and ``count``: which bytes, from the object's start."""
+    """One finding. ``text`` is its line in the kernel's log; ``offset`` and ``count`` say which bytes of the object."""
 
     fault: Fault
     text: str

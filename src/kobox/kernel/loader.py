@@ -23,8 +23,10 @@ from kobox.kernel.cpu_probe import probe_cpu
 from kobox.kernel.env import Env, Result, Steps
 from kobox.kernel.exporters import ExporterList, KernelExports, ModuleExports
 from kobox.kernel.guest import Guest, View, errno_of, signed64
+from kobox.kernel.heapcheck import HeapCheck
 from kobox.kernel.modules import module_views, state_of
 from kobox.link import Finding, Layout, LoadView, LogLine, Refusal, Rules, Taint
+from kobox.link.resolve import Resolution
 from kobox.machine.sites import find_sites, has_candidates
 
 IGNORE_MODVERSIONS, IGNORE_VERMAGIC = 1, 2
@@ -91,6 +93,8 @@ class Loader:
         self.env = Env(guest)
         self.exporters = exporters or ExporterList(guest)
         self.rules = rules_of(guest)
+        self.heap: HeapCheck | None = None
+        """Sees what modules allocate and free; None: they get the kernel's own functions."""
         self.comm = "insmod"
         self._cpu: link.Cpu | None = None
         self._keyrings: sign.Keyrings | None = None
@@ -316,7 +320,7 @@ class Loader:
         exporters = self.exporters.all()
         yield from self._wait_for_exporters(load, exporters)
         resolver = link.Resolver(view, exporters, self.rules, self.env.taints, load.taints)
-        symbols = link.simplify(view, load.addresses, load.percpu, resolver)
+        symbols = link.simplify(view, load.addresses, load.percpu, self._through_checker(resolver))
         yield from self._say(load, symbols.findings)
         before = load.taints
         load.taints |= resolver.of_module
@@ -333,6 +337,23 @@ class Loader:
         windows = load.layout.windows(view, load.memory)
         link.relocate(view, load.layout, load.addresses, windows, symbols)
         self._fit(load, windows, symbols)
+        if self.heap is not None:
+            heap, name = self.heap, load.name
+            load.undo.append(lambda: heap.module_gone(name))
+            heap.module_linked(name, view, load.layout, load.bases, load.addresses, load.memory)
+
+    def _through_checker(self, resolver: link.Resolver) -> Callable[[str], Resolution]:
+        """Functions of the kernel's allocator family are bound to the memory checker's stubs."""
+        heap = self.heap
+        if heap is None:
+            return resolver
+
+        def resolve(name: str) -> Resolution:
+            found = resolver(name)
+            stub = heap.stub_for(name) if found.found and found.owner == link.KERNEL else None
+            return found if stub is None else found._replace(value=stub)
+
+        return resolve
 
     def _wait_for_exporters(self, load: Load, exporters: list[KernelExports | ModuleExports]) -> Steps:
         """The kernel waits up to 30 s for an exporting module whose init has not ended."""
@@ -529,6 +550,7 @@ class Loader:
                 yield from self._flush(load, environment)
                 guest.write(module["args"], arguments)
                 answer = yield from self._answer(load, request, table)
+                arguments[:] = guest.read(module["args"], len(arguments))
                 request = parsing.send(answer)
         except StopIteration as done:
             parsed = done.value
@@ -560,7 +582,10 @@ class Loader:
         if request.parameter is None:
             return (yield from self._unknown(load, argument, value))
         entry, function = next((e, f) for parameter, e, f in table if parameter is request.parameter)
+        guest, module = self.guest, load.module.address
+        yield (guest.symbol("kernel_param_lock"), module)
         answer = yield (function, value, entry)
+        yield (guest.symbol("kernel_param_unlock"), module)
         return signed32(answer)
 
     def _unknown(self, load: Load, argument: params.Argument, value: int) -> Result:
@@ -684,9 +709,23 @@ class Loader:
                 module[f"{prefix}.{member}"] = 0
         if guest.layouts.has("module", "btf_data"):
             module["btf_data"] = 0
-        yield (guest.symbol("synchronize_rcu"),)
-        for base in inits.values():
-            yield from self._free_region(base)
+        yield from self._free_later(inits)
+
+    def _free_later(self, inits: dict[str, int]) -> Steps:
+        """Symbol look-ups may still walk init memory: the kernel's own work item gives it back after a grace period."""
+        guest = self.guest
+        address = yield from self.env.kmalloc(guest.layouts.size("mod_initfree"))
+        item = guest.view("mod_initfree", address)
+        for name, base in inits.items():
+            item["module_init" if name == "init" else name] = base
+        head = guest.symbol("init_free_list")
+        before = guest.read_uint(head)
+        guest.write_uint(item.at("node"), before)
+        guest.write_uint(head, address)
+        if not before:
+            unbound = int(guest.image.config["CONFIG_NR_CPUS"])
+            queue = guest.read_uint(guest.symbol("system_wq"))
+            yield (guest.symbol("queue_work_on"), unbound, queue, guest.symbol("init_free_wq"))
 
     def _trim_extable(self, module: View, load: Load, inits: dict[str, int]) -> None:
         """Entries that stand for init code go: the table is sorted, so they are at one of its ends."""
@@ -724,6 +763,8 @@ class Loader:
         yield (guest.symbol("mod_tree_remove"), module.address)
         yield (guest.symbol("module_bug_cleanup"), module.address)
         yield (guest.symbol("synchronize_rcu"),)
+        if self.heap is not None:
+            yield from self.heap.module_gone(module.text("name"))
         yield from self.env.kfree(module["args"])
         if module["percpu_size"]:
             yield (guest.symbol("free_percpu"), module["percpu"])

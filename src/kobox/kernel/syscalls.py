@@ -15,6 +15,7 @@ _ORDER = ("di", "si", "dx", "r10", "r8", "r9")
 AT_FDCWD = -100
 O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_NONBLOCK, O_DIRECTORY = 0, 1, 2, 0o100, 0o1000, 0o4000, 0o200000
 _PAGE = 4096
+_SLOTS = 64
 
 
 class Window:
@@ -23,7 +24,7 @@ class Window:
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
         start, end, _ = guest.machine.pages.window
-        self._start, self._end = start, end
+        self._start, self._end = start, end - _PAGE * (_SLOTS + 1)
         self._next = start
 
     def clear(self) -> None:
@@ -54,12 +55,14 @@ class Syscalls:
     def __init__(self, guest: Guest) -> None:
         self.guest = guest
         self.window = Window(guest)
+        self._slot = 0
 
     def prepare(self, name: str, *arguments: int) -> tuple[int, int]:
         """The guest call that makes a system call: its entry function and the registers it reads."""
         guest = self.guest
-        # the registers of a call in flight must outlive the next one, so each has a page of the window's far end
-        regs = guest.machine.pages.window[1] - _PAGE * (1 + len(guest.tasks.running))
+        # the registers of a call in flight must outlive the next ones, so each has a page of its own at the far end
+        self._slot = (self._slot + 1) % _SLOTS
+        regs = guest.machine.pages.window[1] - _PAGE * (1 + self._slot)
         frame = bytearray(guest.layouts.size("pt_regs"))
         for register, value in zip(_ORDER, arguments, strict=False):
             struct.pack_into("<Q", frame, guest.layouts.offset("pt_regs", register), value & (1 << 64) - 1)

@@ -22,7 +22,6 @@ from kobox.machine.unicorn_abi import REG
 _SIGCHLD = 17
 _CLONE_FS_FILES = 0x200 | 0x400
 _ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
-_SPARES = 2
 _FAST_SLICE_NS = 1_000_000_000
 
 
@@ -107,6 +106,7 @@ class Tasks:
         layouts = guest.layouts
         self._state_at = layouts.offset("task_struct", "__state")
         self._exit_at = layouts.offset("task_struct", "exit_state")
+        self._works_at = layouts.offset("task_struct", "task_works")
         self._mm_at = layouts.offset("task_struct", "mm")
         self._idle_state = 0x402  # TASK_IDLE: TASK_UNINTERRUPTIBLE | TASK_NOLOAD, include/linux/sched.h
 
@@ -120,9 +120,7 @@ class Tasks:
 
     def bring_up(self) -> None:
         """Run a booting kernel until its first process serves and a worker rests."""
-        machine = self.guest.machine
-        self._run(lambda: machine.idle and len(self.state.parked) >= _SPARES)
-        self._rest()
+        self._run(lambda: self.ready)
 
     @property
     def ready(self) -> bool:
@@ -218,12 +216,14 @@ class Tasks:
     def _on_slice(self) -> None:
         """A job has run for a while: let time pass faster and faster, so that the kernel's own lockup detector speaks
         up; after ``real_limit`` seconds kill it, preferably while it executes a module's code."""
-        if self.guest.has("panic_cpu") and self.state.server and self._panicked():
+        if not self.state.server:
+            return  # still booting
+        if self.guest.has("panic_cpu") and self._panicked():
             self.dead = "kernel panic"
             raise KernelDead("kernel panic", hint="the log says why; reset() the kernel, or boot anew")
         lasted = time.monotonic() - self._started
         machine = self.guest.machine
-        if lasted < self.real_limit / 4 or self.guest.current not in self.running:
+        if not self.running or lasted < self.real_limit / 4 or self.guest.current not in self.running:
             return  # whoever sleeps is no runaway: ``finish`` has a limit of virtual time for that
         machine.slice_ns = _FAST_SLICE_NS
         rip = machine.cpu.read(RIP)
@@ -292,7 +292,7 @@ class Tasks:
     def _on_serve(self) -> None:
         """The first process asks whether to make a worker (rax: entry of the worker, or 0 to wait)."""
         cpu = self.guest.machine.cpu
-        if self.ready or len(self.state.parked) >= _SPARES:
+        if self.ready:
             self._park(self._server_entry)
             return
         maker = self.guest.first_symbol("user_mode_thread", "kernel_thread")
@@ -303,14 +303,17 @@ class Tasks:
         cpu.write(RAX, maker)
 
     def _on_made(self) -> None:
-        """The server made a worker; let it run."""
-        self._yield()
+        """The server made a worker; it sleeps until another is needed."""
+        self._park(self._server_entry)
 
     def _on_ask(self) -> None:
         """A worker asks for a job."""
         task = self.guest.current
         if not self.guest.read_uint(task + self._mm_at):
             self._give_address_space(task)
+        elif self.guest.read_uint(task + self._works_at):
+            # what a return to user mode would do: the last close of a file happens there
+            self._call_then(self.guest.symbol("task_work_run"), self._worker_entry)
         elif self.jobs:
             self.state.resting = task
             self._give(self.jobs.popleft())
@@ -366,9 +369,6 @@ class Tasks:
         """The present task goes to sleep in ``schedule()`` and continues at ``resume`` when woken."""
         self.guest.write_uint(self.guest.current + self._state_at, self._idle_state, 4)
         self._call_then(self.guest.symbol("schedule"), resume)
-
-    def _yield(self) -> None:
-        self._call_then(self.guest.symbol("schedule"), self._server_entry)
 
     def _call_then(self, function: int, resume: int) -> None:
         """Leave the stub for good: call ``function`` with the stack as before the stub was called, then ``resume``."""

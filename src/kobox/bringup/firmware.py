@@ -1,0 +1,47 @@
+"""What a boot loader and firmware leave in memory for the kernel: boot parameters, memory map, command line, ACPI tables.
+
+Layout of the parameters: the boot protocol (Documentation/x86/boot.rst and zero-page.rst), fixed for all kernels.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from kobox.bringup import acpi
+from kobox.machine.memory import PAGE_SIZE, PhysicalMemory
+from kobox.machine.pc import APIC_BASE, IOAPIC_BASE
+
+PARAMS_ADDR = 0x90000
+_COMMAND_LINE_ADDR = 0x91000
+_LOW_END, _HIGH_START = 0x9F000, 0x100000
+_USABLE, _RESERVED = 1, 2
+_PROTOCOL_VERSION = 0x20F
+
+
+def place(memory: PhysicalMemory, ram_size: int, command_line: str) -> None:
+    """Store everything; ``ram_size`` is what the memory map tells the kernel it has."""
+    text = command_line.encode() + b"\0"
+    if len(text) > PAGE_SIZE // 2:
+        raise ValueError(f"kernel command line of {len(text)} bytes, at most {PAGE_SIZE // 2}")
+    memory.write(_COMMAND_LINE_ADDR, text)
+    memory.write(PARAMS_ADDR, _parameters(ram_size))
+    memory.write(acpi.ROOT_POINTER_ADDR, acpi.tables(acpi.ROOT_POINTER_ADDR, APIC_BASE, IOAPIC_BASE))
+
+
+def _parameters(ram_size: int) -> bytes:
+    page = bytearray(PAGE_SIZE)
+    struct.pack_into("<Q", page, 0x70, acpi.ROOT_POINTER_ADDR)
+    memory_map = [
+        (0, _LOW_END, _USABLE),
+        (acpi.ROOT_POINTER_ADDR, _HIGH_START - acpi.ROOT_POINTER_ADDR, _RESERVED),
+        (_HIGH_START, ram_size - _HIGH_START, _USABLE),
+    ]
+    page[0x1E8] = len(memory_map)
+    for index, (start, length, kind) in enumerate(memory_map):
+        struct.pack_into("<QQI", page, 0x2D0 + index * 20, start, length, kind)
+    struct.pack_into("<H", page, 0x1FA, 0xFFFF)  # video mode: normal
+    struct.pack_into("<H", page, 0x206, _PROTOCOL_VERSION)
+    page[0x210], page[0x211] = 0xFF, 1  # unknown loader, kernel loaded high
+    struct.pack_into("<II", page, 0x228, _COMMAND_LINE_ADDR, 0)
+    struct.pack_into("<I", page, 0x238, PAGE_SIZE // 2)
+    return bytes(page)

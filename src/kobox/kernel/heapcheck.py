@@ -1,0 +1,593 @@
+"""The memory checker: what modules allocate is tracked, guarded and, when freed, kept poisoned for a while.
+
+Only modules see it. When the loader binds a module's symbol to a function of the allocator family, it binds a stub
+instead whose handler (``kapi.slab``) calls the guest's own function, with a little more size where the slab's slack is
+too small for a redzone. The object is the guest's own, so the kernel may free it; ``heapcheck_guard`` tells when it does.
+The guest's allocators run untouched, and nothing of this exists until a module needs it.
+
+A handler is a generator: it yields ``(function, argument, …)``, is sent the result, and its value is the stub's result.
+All it needs between two steps is its frame on the guest's stack, so calls may sleep and be interleaved.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+
+from kobox.abi.declare import Calls, Declared, ExportTable
+from kobox.errors import GuestError, NotModelled
+from kobox.kernel import heapcheck_guard as guarding
+from kobox.kernel.env import HEAP_BYTES, Steps
+from kobox.kernel.guest import Guest
+from kobox.kernel.heapcheck_records import (
+    CacheFacts,
+    Fault,
+    HeapObject,
+    HeapState,
+    MemoryFault,
+    ModuleCode,
+    Pool,
+    Trace,
+)
+from kobox.link import Layout, LoadView
+from kobox.machine.traps import Trap
+from kobox.machine.unicorn_abi import REG
+
+REDZONE, POISON = 0xCC, 0x6B
+REDZONE_MAX, REDZONE_MIN = 256, 8
+QUARANTINE_OBJECTS, QUARANTINE_BYTES = 512, 8 << 20
+POISONED_MAX = 1 << 20
+"""A larger object goes back at once."""
+ENLARGED_MAX = 512 << 10
+"""A larger request is passed on as it is: asking for more could fail where the module's own request would not."""
+STACK_COPY = 1024
+ZERO_SIZE_PTR = 16
+"""What an allocation of nothing answers; addresses up to it are not memory (include/linux/slab.h)."""
+_BUCKETS = (8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096, 8192)
+_PAGE = 4096
+_THREAD_SIZE = 16384
+_LEAK_LINES = 16
+_GUARDED = (
+    ("kfree", "rdi"), ("kmem_cache_free", "rsi"), ("kmem_cache_free_bulk", ""), ("vfree", "rdi"),
+    ("vfree_atomic", "rdi"), ("ksize", "rdi"), ("krealloc", "rdi"), ("krealloc_noprof", "rdi"),
+)  # fmt: skip
+"""Functions by which the kernel itself frees or grows an object, and the register that points to it."""
+
+# push rbp; mov rbp, rsp; push r9, r8, rcx, rdx, rsi, rdi; hlt; nop; again: test r11, r11; jz out; call r11; hlt; nop;
+# jmp again; out: leave; ret. With a frame pointer, so that the guest's own unwinder finds its way past it.
+_STUB = bytes.fromhex("55 4889e5 4151 4150 51 52 56 57 f4 90 4d85db 7407 41ffd3 f4 90 ebf4 c9 c3")
+_AT_ENTRY, _AT_RETURN = 13, 23
+_FRAME = struct.Struct("<8Q")
+_FRAME_BELOW = 48
+_R11, _RAX, _RSP, _RBP, _RIP = (REG[name] for name in ("r11", "rax", "rsp", "rbp", "rip"))
+_ARGUMENTS = tuple(REG[name] for name in ("rdi", "rsi", "rdx", "rcx", "r8", "r9"))
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of a stub in flight. ``owner``: the module whose code made it; None: the kernel's."""
+
+    base: int
+    bp: int
+    ip: int
+    real: int
+    owner: ModuleCode | None
+    leave_to: tuple[int, ...] = ()
+    """What the stub becomes when its handler is done: a call in its caller's place, of which nothing comes back here."""
+    steps: Calls = None  # type: ignore[assignment]  # made with the record as its first argument
+    encode: Callable[[object], int | None] = None  # type: ignore[assignment]
+
+
+class HeapCheck:
+    """The checker of one guest. ``call`` is the call that a handler serves right now."""
+
+    call: Call
+
+    def __init__(self, guest: Guest, tables: Iterable[ExportTable]) -> None:
+        self.guest = guest
+        self.enabled = True
+        self.state = HeapState()
+        self._wrapped: dict[str, Declared] = {
+            name: declared for table in tables for declared in table for name in (declared.name, *declared.also)
+        }
+        self._stubs: dict[tuple[str, bool], int] = {}
+        self._code: dict[int, bytes] = {}
+        """Everything this room has stored in kobox's pages: a reset of the memory forgets it."""
+        self._stored = False
+        self._flights: dict[int, Call] = {}
+        self._starts: list[int] = []
+        self._owners: list[tuple[int, ModuleCode]] = []
+        self._table = guest.machine.area.end - HEAP_BYTES
+        self._table_at = 0
+        self._text = self._table + guarding.TABLE_SIZE
+
+    # -- binding --------------------------------------------------------------------------------------------------
+
+    def stub_for(self, name: str) -> int | None:
+        """The address that a module gets for a symbol; None: the guest's own will do."""
+        declared = self._wrapped.get(name)
+        if declared is None or not self.enabled or not self.guest.has(name):
+            return None
+        self._store()
+        return self._stub(name, declared, self.guest.symbol(name), by_kernel=False)
+
+    def _stub(self, name: str, declared: Declared, real: int, by_kernel: bool) -> int:
+        known = self._stubs.get((name, by_kernel))
+        if known is not None:
+            return known
+        area = self.guest.machine.area
+        address = area.code(_STUB)
+        self._code[address] = _STUB
+        enter = self._entering(declared, real)
+        for offset, handler in ((_AT_ENTRY, enter), (_AT_RETURN, self._on_return)):
+            behind = address + offset
+            area.traps[behind] = Trap(f"heap: {name}", handler, behind + 1)
+        self._stubs[name, by_kernel] = address
+        return address
+
+    def _store(self) -> None:
+        """After a reset: put the stubs, and the filters in the kernel's functions, where they were."""
+        if not self._stored:
+            self._stored = True
+            for address, code in self._code.items():
+                self.guest.write(address, code)
+        if not self.state.guarded:
+            self.state.guarded = True
+            for name, pointer in _GUARDED:
+                if self.guest.has(name):
+                    self._guard(name, pointer)
+
+    def _guard(self, name: str, pointer: str) -> None:
+        place = self._stubs.get((f"filter of {name}", True))
+        if place is None:
+            area = self.guest.machine.area
+            place = area.code(bytes(64))
+            stub = self._stub(name, self._wrapped[name], place + guarding.native_offset(pointer), by_kernel=True)
+            code = guarding.guard(self.guest, name, pointer, stub, self._table, place)
+            if len(code) > 64:
+                raise NotModelled(f"the filter of {name} does not fit its place")
+            self._stubs[f"filter of {name}", True] = place
+            self._code[place] = code
+            self.guest.write(place, code)
+        guarding.attach(self.guest, name, place)
+
+    # -- calls in flight ------------------------------------------------------------------------------------------
+
+    def _entering(self, declared: Declared, real: int) -> Callable[[], None]:
+        function, encode = declared.function, declared.encode
+        decoders = [ctype.decode for _, ctype in declared.parameters]
+        few = len(decoders) <= 6
+        cpu, pages = self.guest.machine.cpu, self.guest.machine.pages
+
+        def enter() -> None:
+            base = cpu.read(_RBP)
+            *registers, bp, ip = _FRAME.unpack(pages.read(base - _FRAME_BELOW, _FRAME.size))
+            call = Call(base, bp, ip, real, self._owner_of(ip))
+            if not few:
+                registers += struct.unpack(f"<{len(decoders) - 6}Q", pages.read(base + 16, 8 * (len(decoders) - 6)))
+            arguments = [decode(raw) for decode, raw in zip(decoders, registers, strict=False)]
+            call.steps, call.encode = function(self, *arguments), encode
+            self._flights[base] = call
+            self._step(call, None)
+
+        return enter
+
+    def _on_return(self) -> None:
+        cpu = self.guest.machine.cpu
+        call = self._flights[cpu.read(_RBP)]
+        self._step(call, cpu.read(_RAX))
+
+    def _step(self, call: Call, result: int | None) -> None:
+        cpu = self.guest.machine.cpu
+        self.call = call
+        try:
+            function, *arguments = call.steps.send(result) if result is not None else next(call.steps)
+        except StopIteration as ended:
+            del self._flights[call.base]
+            if call.leave_to:
+                self._leave(call)
+                return
+            value = call.encode(ended.value)
+            cpu.write(_R11, 0)
+            if value is not None:
+                cpu.write(_RAX, value)
+            return
+        for register, value in zip(_ARGUMENTS, arguments, strict=False):
+            cpu.write(register, value & 0xFFFF_FFFF_FFFF_FFFF)
+        rsp = call.base - _FRAME_BELOW
+        if len(arguments) > 6:
+            rest = arguments[6:]
+            rsp -= (8 * len(rest) + 15) & ~15
+            self.guest.write(rsp, struct.pack(f"<{len(rest)}Q", *rest))
+        cpu.write(_RSP, rsp)
+        cpu.write(_RAX, 0)  # the number of vector registers, where the function takes variable arguments
+        cpu.write(_R11, function)
+
+    def leave_to(self, *arguments: int) -> None:
+        """When the handler ends, go on in the guest's own function as if the stub had not been there."""
+        self.call.leave_to = (self.call.real, *arguments)
+
+    def _leave(self, call: Call) -> None:
+        cpu = self.guest.machine.cpu
+        function, *arguments = call.leave_to
+        for register, value in zip(_ARGUMENTS, arguments, strict=False):
+            cpu.write(register, value)
+        cpu.write(_RSP, call.base + 8)
+        cpu.write(_RBP, call.bp)
+        cpu.write(_RIP, function)
+
+    def stack_words(self, count: int) -> tuple[int, ...]:
+        """What lies behind the present call's return address: its seventh argument and on, as far as there are any."""
+        start = self.call.base + 16
+        end = min(start + 8 * count, (start | _THREAD_SIZE - 1) + 1)
+        return struct.unpack(f"<{(end - start) // 8}Q", self.guest.read(start, end - start & ~7))
+
+    def trace(self) -> Trace:
+        """Where the present call was made."""
+        call = self.call
+        sp = call.base + 16
+        size = min(STACK_COPY, (sp | _THREAD_SIZE - 1) + 1 - sp)
+        try:
+            stack = self.guest.machine.pages.read(sp, size)
+        except GuestError:
+            stack = b""
+        return Trace(call.ip, sp, call.bp, stack, self.guest.machine.clock.now, self.state.codes)
+
+    # -- modules --------------------------------------------------------------------------------------------------
+
+    def module_linked(
+        self, name: str, view: LoadView, layout: Layout, bases: dict[str, int], addresses: list[int],
+        memory: dict[str, bytearray],
+    ) -> ModuleCode:  # fmt: skip
+        """A module's code is about to be stored: calls from it are its own from now on."""
+        code = ModuleCode(name, view, layout, bases, addresses)
+        code.memory = memory
+        self._set_codes((*self.state.codes, code))
+        return code
+
+    def module_gone(self, name: str) -> Steps:
+        """A module's last code has run, its memory is still there: check and report what it leaves behind."""
+        code = next((code for code in reversed(self.state.codes) if code.name == name), None)
+        if code is None:
+            return
+        if self._left_by(code):
+            # work that frees may be on its way: callbacks of RCU, work queues
+            for function, *arguments in (("rcu_barrier",), ("msleep", 10)):
+                yield (self.guest.symbol(function), *arguments)
+        for pool, kept in self.state.quarantine.items():
+            for one in [one for one in kept.values() if one.owner is code]:
+                yield from self._let_go(pool, one)
+        left = self._left_by(code)
+        for number, one in enumerate(left):
+            yield from self._check_redzone(one, None)
+            text = f"leak: {one.size} bytes at {one.address:#x}, allocated by {self.place_of(one.allocated)}"
+            fault = MemoryFault(
+                Fault.LEAK, f"kobox: {text}, were not freed", one.address, one.size, name,
+                self.guest.machine.clock.now, one.allocated,
+            )  # fmt: skip
+            yield from self._report(fault, quiet=number >= _LEAK_LINES)
+        if len(left) > _LEAK_LINES:
+            yield from self._say(f"kobox: leak: {len(left) - _LEAK_LINES} more allocations of {name} were not freed")
+        self._set_codes(tuple(one for one in self.state.codes if one is not code))
+
+    def _left_by(self, code: ModuleCode) -> list[HeapObject]:
+        return [one for one in self.state.objects.values() if one.owner is code and not one.promised]
+
+    def leaks(self) -> list[HeapObject]:
+        """What modules that are gone have allocated and nobody has freed to this moment."""
+        living = set(map(id, self.state.codes))
+        return [one for one in self.state.objects.values() if id(one.owner) not in living and not one.promised]
+
+    def check_now(self) -> None:
+        """Look at every redzone and at everything in quarantine; findings join ``faults`` without a line in the log."""
+        for one in list(self.state.objects.values()):
+            self.state.faults += [fault for fault in (self._overrun(one, None),) if fault]
+        for kept in self.state.quarantine.values():
+            for one in kept.values():
+                self.state.faults += [fault for fault in (self._written(one),) if fault]
+
+    def capture(self) -> HeapState:
+        """A copy of everything, for ``restore``."""
+        return self.state.copy()
+
+    def restore(self, state: HeapState | None) -> None:
+        """After a reset of the guest: back to a captured state, or to nothing."""
+        if not self._stored and state is None:
+            return
+        self.state = state.copy() if state is not None else HeapState()
+        self._stored = False
+        self._flights.clear()
+        self._set_codes(self.state.codes)
+        if state is not None and state.guarded:
+            self._store()
+
+    def _set_codes(self, codes: tuple[ModuleCode, ...]) -> None:
+        self.state.codes = codes
+        # newer code wins where a freed init section was given to another module
+        spans: dict[int, tuple[int, ModuleCode]] = {}
+        for code in codes:
+            for start, end in code.ranges:
+                spans = {s: e for s, e in spans.items() if e[0] <= start or s >= end}
+                spans[start] = (end, code)
+        self._starts = sorted(spans)
+        self._owners = [spans[start] for start in self._starts]
+
+    def _owner_of(self, address: int) -> ModuleCode | None:
+        index = bisect_right(self._starts, address) - 1
+        if index < 0:
+            return None
+        end, code = self._owners[index]
+        return code if address <= end else None
+
+    def place_of(self, trace: Trace | None) -> str:
+        """The function that made the call, as in a line of a call trace."""
+        if trace is None:
+            return "unknown code"
+        code = trace.module()
+        if code is None:
+            found = self.guest.symbols.at(trace.ip - 1)
+            return f"{found.name}+{found.offset + 1:#x}" if found is not None else f"{trace.ip:#x}"
+        symbol = code.symbol_at(trace.ip - 1)
+        return f"{symbol[0]}+{symbol[1] + 1:#x} [{code.name}]" if symbol else f"{trace.ip:#x} [{code.name}]"
+
+    # -- allocating -----------------------------------------------------------------------------------------------
+
+    def real(self, *names: str) -> int:
+        """The guest's own function."""
+        return self.guest.first_symbol(*names)
+
+    def track(self, address: int, size: int, pool: Pool, slack: int = 0, cache: int = 0) -> int:
+        """Remember an allocation of the present call's module, with up to ``slack`` bytes of redzone behind it."""
+        owner = self.call.owner
+        if address <= ZERO_SIZE_PTR or owner is None or address >> 63 == 0 or address >= 0xFFFF_FFFF_FFFF_F000:
+            return address
+        redzone = min(slack, REDZONE_MAX)
+        if redzone:
+            self.guest.write(address + size, bytes([REDZONE]) * redzone)
+        known = self.state.objects.pop(address, None)
+        if known is not None:
+            self._count(address, -1)  # freed by a way that nobody watches
+        self.state.objects[address] = HeapObject(address, size, pool, owner, self.trace(), redzone, cache)
+        self._count(address, 1)
+        return address
+
+    def pool_of(self, address: int) -> Pool:
+        """Memory in the direct map comes from the slab, other memory from vmalloc."""
+        pages = self.guest.machine.pages
+        return Pool.KMALLOC if pages.linear_base <= address < pages.linear_end else Pool.VMALLOC
+
+    def _count(self, address: int, by: int) -> None:
+        index = guarding.index_of(address)
+        count = self.state.pages.get(index, 0) + by
+        if count:
+            self.state.pages[index] = count
+        else:
+            self.state.pages.pop(index, None)
+        machine = self.guest.machine
+        if not self._table_at:
+            self._table_at = machine.pages.physical(self._table) or 0
+        machine.memory.bytes[self._table_at + index] = min(count, 255)
+
+    # -- freeing --------------------------------------------------------------------------------------------------
+
+    def find(self, address: int) -> HeapObject | None:
+        return self.state.objects.get(address)
+
+    def release(self, one: HeapObject) -> Calls:
+        """An object is freed: check it, and keep it poisoned. True: the guest's own function must free it now."""
+        yield from self._check_redzone(one, self.trace())
+        self.forget(one)
+        facts = self.state.caches.get(one.cache)
+        if one.pool is Pool.VMALLOC or one.size > POISONED_MAX or (facts is not None and facts.fixed):
+            return True
+        if one.freed is None:
+            one.freed = self.trace()
+        if facts is not None and facts.constructed:
+            one.kept = self.guest.read(one.address, one.size)
+        self.guest.write(one.address, bytes([POISON]) * (one.size + one.redzone))
+        kept = self.state.quarantine[one.pool]
+        kept[one.address] = one
+        self.state.held += one.size
+        while kept and (len(kept) > QUARANTINE_OBJECTS or self.state.held > QUARANTINE_BYTES):
+            yield from self._let_go(one.pool, next(iter(kept.values())))
+        return False
+
+    def forget(self, one: HeapObject) -> None:
+        """Not tracked any more."""
+        del self.state.objects[one.address]
+        self._count(one.address, -1)
+
+    def _let_go(self, pool: Pool, one: HeapObject) -> Generator[tuple[int, ...], int, None]:
+        """Out of quarantine: nobody may have written to it; then the guest gets it back."""
+        del self.state.quarantine[pool][one.address]
+        self.state.held -= one.size
+        written = self._written(one)
+        if written is not None:
+            yield from self._report(written)
+        if one.kept is not None:
+            self.guest.write(one.address, one.kept)
+        if pool is Pool.CACHE:
+            yield (self.real("kmem_cache_free"), one.cache, one.address)
+        else:
+            yield (self.real("kfree"), one.address)
+
+    def empty_cache(self, cache: int) -> Generator[tuple[int, ...], int, None]:
+        """Give back what is in quarantine of a cache, which is about to be destroyed."""
+        for one in [one for one in self.state.quarantine[Pool.CACHE].values() if one.cache == cache]:
+            yield from self._let_go(Pool.CACHE, one)
+
+    def refuse(self, address: int) -> Calls:
+        """Something that is not tracked is freed. True: it is an error of a module, reported, and must not be freed."""
+        if address <= ZERO_SIZE_PTR:
+            return False
+        for kept in self.state.quarantine.values():
+            one = kept.get(address)
+            if one is not None:
+                yield from self._bad_free(Fault.DOUBLE_FREE, one, 0)
+                return True
+        if self.call.owner is None:
+            return False
+        inside = self._around(address)
+        if inside is not None:
+            yield from self._bad_free(Fault.INVALID_FREE, inside, address - inside.address)
+            return True
+        if self.pool_of(address) is not Pool.KMALLOC and self._is_module_data(address):
+            # the guest's own function says the rest, as it does on hardware
+            trace = self.trace()
+            text = (
+                f"kobox: invalid free: {address:#x} is data of {self.call.owner.name}; freed by {self.place_of(trace)}"
+            )
+            fault = MemoryFault(
+                Fault.INVALID_FREE, text, address, 0, self.call.owner.name, trace.time, None, None, trace
+            )
+            yield from self._report(fault)
+        return False
+
+    def _bad_free(self, fault: Fault, one: HeapObject, offset: int) -> Generator[tuple[int, ...], int, None]:
+        trace = self.trace()
+        what = f"{one.size} bytes at {one.address:#x}, allocated by {self.place_of(one.allocated)}"
+        if one.freed is not None:
+            what += f", freed by {self.place_of(one.freed)}"
+        how = "freed again by" if not offset else f"freed at offset {offset} by"
+        text = f"kobox: {fault.value.replace('-', ' ')}: {what}, {how} {self.place_of(trace)}"
+        yield from self._report(
+            MemoryFault(
+                fault, text, one.address, one.size, one.owner.name, trace.time, one.allocated, one.freed, trace, offset
+            )
+        )
+
+    def _around(self, address: int) -> HeapObject | None:
+        """The tracked object that an address lies in, but not at its start."""
+        if guarding.index_of(address) not in self.state.pages:
+            return None
+        return next(
+            (one for one in self.state.objects.values() if one.address < address < one.address + one.size), None
+        )
+
+    def _is_module_data(self, address: int) -> bool:
+        owner = self.call.owner
+        return owner is not None and any(
+            owner.layout.regions[place.region].size and at <= address < at + section.size
+            for place, section, at in zip(owner.layout.places, owner.view.sections, owner.addresses, strict=True)
+            if place is not None
+        )
+
+    # -- checks ---------------------------------------------------------------------------------------------------
+
+    def _check_redzone(self, one: HeapObject, found: Trace | None) -> Generator[tuple[int, ...], int, None]:
+        fault = self._overrun(one, found)
+        if fault is not None:
+            yield from self._report(fault)
+
+    def _overrun(self, one: HeapObject, found: Trace | None) -> MemoryFault | None:
+        """Bytes behind an object that are not the pattern; they are put right, so that each is reported once."""
+        if not one.redzone:
+            return None
+        behind = self.guest.read(one.address + one.size, one.redzone)
+        bad = _span_of_change(behind, REDZONE)
+        if bad is None:
+            return None
+        self.guest.write(one.address + one.size, bytes([REDZONE]) * one.redzone)
+        first, count, value = bad
+        text = (
+            f"kobox: overrun: {_bytes(count)} written at offset {one.size + first} of {one.size} bytes at "
+            f"{one.address:#x} ({value:#04x}), allocated by {self.place_of(one.allocated)}"
+        )
+        if found is not None:
+            text += f", found when freed by {self.place_of(found)}"
+        return MemoryFault(
+            Fault.OVERRUN, text, one.address, one.size, one.owner.name, self.guest.machine.clock.now,
+            one.allocated, one.freed, found, one.size + first, count,
+        )  # fmt: skip
+
+    def _written(self, one: HeapObject) -> MemoryFault | None:
+        content = self.guest.read(one.address, one.size)
+        bad = _span_of_change(content, POISON)
+        if bad is None:
+            return None
+        first, count, value = bad
+        self.guest.write(one.address, bytes([POISON]) * one.size)
+        text = (
+            f"kobox: write after free: {_bytes(count)} written at offset {first} of {one.size} bytes at {one.address:#x} "
+            f"({value:#04x}), allocated by {self.place_of(one.allocated)}, freed by {self.place_of(one.freed)}"
+        )
+        return MemoryFault(
+            Fault.WRITE_AFTER_FREE, text, one.address, one.size, one.owner.name, self.guest.machine.clock.now,
+            one.allocated, one.freed, None, first, count,
+        )  # fmt: skip
+
+    def _report(self, fault: MemoryFault, quiet: bool = False) -> Generator[tuple[int, ...], int, None]:
+        self.state.faults.append(fault)
+        if not quiet:
+            yield from self._say(fault.text)
+
+    def _say(self, text: str) -> Generator[tuple[int, ...], int, None]:
+        """One record of the kernel's log, at level 3."""
+        form = b"\x013%s\n\0"
+        self.guest.write(self._text, form + text.encode("utf-8", "replace")[:1000] + b"\0")
+        yield (self.real("_printk", "printk"), self._text, self._text + len(form))
+
+    # -- slab caches ----------------------------------------------------------------------------------------------
+
+    def note_cache(self, cache: int, name: int, size: int, constructed: bool) -> int:
+        """A module made a cache of ``size`` bytes an object (it was asked for with more)."""
+        if cache and cache < 0xFFFF_FFFF_FFFF_F000 and self.call.owner is not None:
+            flags = self.guest.view("kmem_cache", cache)["flags"]
+            text = self.guest.read_cstr(name, 64).decode("latin-1") if name else ""
+            before = self.state.caches.get(cache)
+            size = max(size, before.size) if before is not None else size  # an alias of another cache
+            self.state.caches[cache] = CacheFacts(text, size, constructed, bool(flags & self._reused_under_rcu()))
+        return cache
+
+    def _reused_under_rcu(self) -> int:
+        """``SLAB_TYPESAFE_BY_RCU``: an enumeration names the bit since 6.9 (cc61eb851f2d), before it was always this."""
+        if self.guest.image.btf.find("_slab_flag_bits") is not None:
+            return 1 << self.guest.layouts.enum("_slab_flag_bits")["_SLAB_TYPESAFE_BY_RCU"]
+        return 0x80000
+
+    def cache_size(self, cache: int) -> tuple[int, int]:
+        """(size, slack) of a cache's objects."""
+        whole = self.guest.view("kmem_cache", cache)["object_size"]
+        facts = self.state.caches.get(cache)
+        return (facts.size, max(0, whole - facts.size)) if facts is not None else (whole, 0)
+
+
+def bucket(size: int) -> int:
+    """How many bytes ``kmalloc(size)`` really gives (mm/slab_common.c, with caches of 96 and 192 bytes)."""
+    if size <= _BUCKETS[-1]:
+        return next(whole for whole in _BUCKETS if size <= whole)
+    pages = (size + _PAGE - 1) // _PAGE
+    return _PAGE << (pages - 1).bit_length()
+
+
+def room(size: int) -> int:
+    """What to ask ``kmalloc`` for, so that there is a redzone and the alignment that was promised.
+
+    A power of two is aligned to itself; other sizes to their largest power of two up to the minimum of a cache.
+    """
+    if not 0 < size <= ENLARGED_MAX or bucket(size) - size >= REDZONE_MIN:
+        return size
+    return 2 * size if size & size - 1 == 0 else size + REDZONE_MIN
+
+
+def slack_of(size: int) -> int:
+    """How many bytes behind ``size`` belong to the object when ``room(size)`` was asked for."""
+    return bucket(room(size)) - size if size else 0
+
+
+def _span_of_change(data: bytes, pattern: int) -> tuple[int, int, int] | None:
+    """(first offset, length, first value) of what is not the pattern."""
+    rest = data.lstrip(bytes([pattern]))
+    if not rest:
+        return None
+    first = len(data) - len(rest)
+    return first, len(rest.rstrip(bytes([pattern]))), rest[0]
+
+
+def _bytes(count: int) -> str:
+    return "1 byte" if count == 1 else f"{count} bytes"
+
+
+__all__ = ["Call", "HeapCheck", "bucket", "room", "slack_of"]
