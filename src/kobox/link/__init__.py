@@ -9,6 +9,7 @@ from kobox.link.findings import Finding, Level, LogLine, Refusal, Taint, TaintBi
 from kobox.link.kallsyms import Kallsyms, add_kallsyms
 from kobox.link.layout import Layout, Region, lay_out
 from kobox.link.linked import LinkedModule, link_module, link_tree, link_view
+from kobox.link.orc import sort_orc
 from kobox.link.patch import Cpu, finalize
 from kobox.link.policy import (
     KERNEL,
@@ -26,7 +27,7 @@ from kobox.link.policy import (
 from kobox.link.relocate import relocate
 from kobox.link.resolve import Symbols, simplify, symbol_table, undefined
 from kobox.link.rules import Rules
-from kobox.link.tables import find_tables, sort_extable, sort_orc
+from kobox.link.tables import find_tables, sort_extable
 from kobox.link.validity import LoadView, enforce_rwx, load_view
 
 __all__ = [

@@ -22,8 +22,8 @@ from struct import Struct
 from typing import NamedTuple
 
 from kobox.elf.constants import R_X86_64
+from kobox.link.lanes import LANE, U32, halves, ones
 
-U32 = (1 << 32) - 1
 U64 = (1 << 64) - 1
 BLOCK = 1024
 """Entries taken at once: few enough that all their lanes stay in the processor's cache."""
@@ -39,7 +39,6 @@ _WIDTHS = bytes(8 if kind in _WIDE else 4 if kind in _KNOWN else 0 for kind in r
 _IS_WIDE = bytes(kind in _WIDE for kind in range(256))
 _IS_KNOWN = bytes(kind in _KNOWN for kind in range(256))
 _IS_NARROW = bytes(kind in _KNOWN - _WIDE for kind in range(256))
-_ONES = int.from_bytes(b"\1\0\0\0\0\0\0\0" * BLOCK, "little")
 _ROW = Struct("24s")
 _LANE = Struct("8s")
 _STORE = {4: Struct("<I").pack_into, 8: Struct("<Q").pack_into}
@@ -134,22 +133,19 @@ def _values(part: _Part, address: int, lanes: Sequence[bytes]) -> bytes | None:
         return None
     quads = rows.cast("Q")
     wide, relative = bool(present & _WIDE), present & _RELATIVE
-    ones = _ones(count)
-    half = (ones << 32) - ones
+    single, half = ones(count), halves(count)
     base = int.from_bytes(symbols, "little")
     addend = int.from_bytes(quads[2::3].tobytes(), "little")
     low = (base & half) + (addend & half)
-    high = 0
+    high = kinds = 0
     if wide or present != relative:
         high = (base >> 32 & half) + (addend >> 32 & half)
-    kinds = 0
-    if len(present) > 1:
-        kinds = int.from_bytes(quads[1::3].tobytes(), "little")
+        kinds = int.from_bytes(quads[1::3].tobytes(), "little") if len(present) > 1 else 0
     if relative:
         # Of the narrow types the absolute ones have bit 3 set, of the wide types the relative one.
-        chosen = ones
+        chosen = single
         if present != relative:
-            chosen = kinds >> 3 & ones if wide else (kinds >> 3 & ones) ^ ones
+            chosen = kinds >> 3 & single if wide else (kinds >> 3 & single) ^ single
         mask = (chosen << 32) - chosen
         # Subtracting the place is adding its complement and one.
         places = int.from_bytes(quads[0::3].tobytes(), "little")
@@ -157,24 +153,25 @@ def _values(part: _Part, address: int, lanes: Sequence[bytes]) -> bytes | None:
         low += ((places & half ^ half) & mask) + chosen * (less & U32)
         if wide:
             high += ((places >> 32 & half ^ half) & mask) + chosen * (less >> 32)
-    high = high + (low >> 32 & half) & half
-    low &= half
-    if wide:
-        return (high << 32 | low).to_bytes(8 * count, "little")
-    if present != relative and not _fit(present, low, high, kinds, ones):
-        return None
-    return memoryview(low.to_bytes(8 * count, "little")).cast("I")[0::2].tobytes()
+    if wide or present != relative:
+        high = high + (low >> 32 & half) & half
+        low &= half
+        if wide:
+            return (high << 32 | low).to_bytes(LANE * count, "little")
+        if not _fit(present, low, high, kinds, single):
+            return None
+    return memoryview(low.to_bytes(LANE * count, "little")).cast("I")[0::2].tobytes()
 
 
-def _fit(present: frozenset[int], low: int, high: int, kinds: int, ones: int) -> bool:
+def _fit(present: frozenset[int], low: int, high: int, kinds: int, single: int) -> bool:
     """Do the absolute values among narrow ones survive being cut to 32 bits, each by its own sign rule?"""
     signed = unsigned = 0
     if len(present) == 1:
-        signed, unsigned = (ones, 0) if _ABS32S in present else (0, ones)
+        signed, unsigned = (single, 0) if _ABS32S in present else (0, single)
     else:
-        absolute = kinds >> 3 & ones
+        absolute = kinds >> 3 & single
         signed, unsigned = absolute & kinds, absolute & ~kinds
-    sign = low >> 31 & ones
+    sign = low >> 31 & single
     extended = (sign << 32) - sign
     return not high & ((unsigned << 32) - unsigned) and not (high ^ extended) & ((signed << 32) - signed)
 
@@ -206,11 +203,6 @@ def _store(part: _Part, stored: bytes, window: memoryview) -> bool:
     offsets = places.tolist()
     if max(offsets) + width > len(window):
         return False
-    numbers = memoryview(stored).cast("I" if width == 4 else "Q")
+    numbers = (memoryview(stored).cast("I") if width == 4 else memoryview(stored).cast("Q")).tolist()
     deque(map(_STORE[width], repeat(window), offsets, numbers), 0)
     return True
-
-
-def _ones(count: int) -> int:
-    """A one in each of ``count`` lanes."""
-    return _ONES >> 64 * (BLOCK - count)

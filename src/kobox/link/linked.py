@@ -18,12 +18,13 @@ from kobox.elf.gate import text
 from kobox.link.code import Patch
 from kobox.link.findings import Finding, Refusal
 from kobox.link.layout import Layout, Region, lay_out
+from kobox.link.orc import sort_orc
 from kobox.link.patch import Cpu, finalize
 from kobox.link.policy import Export, Exporter, Exports, Resolver, read_versions
 from kobox.link.relocate import Relocated, relocate
 from kobox.link.resolve import Symbols, simplify
 from kobox.link.rules import PAGE_SIZE, Rules, default_rules
-from kobox.link.tables import Table, find_tables, sort_extable, sort_orc
+from kobox.link.tables import Table, find_tables, sort_extable
 from kobox.link.validity import LoadView, enforce_rwx, load_view
 
 MODULE_AREA = 0xFFFFFFFFC0000000

@@ -1,4 +1,4 @@
-"""The tables a module carries: what fields of ``struct module`` that name one point to; sorting two of them.
+"""The tables a module carries: what fields of ``struct module`` that name one point to; sorting one of them.
 
 Follows ``find_module_sections`` of kernel/module/main.c, ``module_bug_finalize``, and what arch/x86's
 ``module_finalize`` notes for the unwinder. Entry sizes come from the kernel at hand; pointers and distances have the
@@ -7,12 +7,9 @@ size their kind has.
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import compress, pairwise, repeat
-from operator import add, ge, le
+from operator import le
 from struct import Struct
 from typing import NamedTuple
 
@@ -119,43 +116,3 @@ def sort_extable(table: memoryview, rules: Rules) -> None:
         table[place : place + entry] = old[number * entry : (number + 1) * entry]
         _OFFSETS.pack_into(table, place, insns[number] - place)
         _OFFSETS.pack_into(table, place + DISTANCE, fixup + moved)
-
-
-def sort_orc(ips: memoryview, entries: memoryview, rules: Rules) -> bool:
-    """Sort the unwinder's two parallel tables by address; True if they were not in order.
-
-    Of two entries for one address the one that only ends a range goes first.
-    """
-    size, mask = rules.sizes["orc_entry"], rules.orc_terminator_mask
-    total = min(len(ips) // DISTANCE, len(entries) // size)
-    distances = ips[: total * DISTANCE].cast("i").tolist()
-    places = list(map(add, distances, range(0, total * DISTANCE, DISTANCE)))
-    breaks = list(compress(range(1, total), map(ge, places, places[1:])))
-    if not breaks:
-        return False
-    old = bytes(entries)
-
-    def rank(number: int) -> tuple[int, bool]:
-        flags = int.from_bytes(old[(number + 1) * size - 2 : (number + 1) * size], "little")
-        return places[number], bool(flags & mask)
-
-    runs = _runs([0, *breaks, total], places)
-    runs.sort(key=lambda run: rank(run[0]))
-    if any(rank(first[1] - 1) > rank(second[0]) for first, second in pairwise(runs)):
-        runs = [(number, number + 1) for number in sorted(range(total), key=rank)]
-    moved = array("i")
-    for start, end in runs:
-        moved.extend(array("i", map(add, distances[start:end], repeat((start - len(moved)) * DISTANCE))))
-    ips[: total * DISTANCE] = memoryview(moved).cast("B")
-    entries[: total * size] = b"".join([old[start * size : end * size] for start, end in runs])
-    return True
-
-
-def _runs(bounds: list[int], places: list[int]) -> list[tuple[int, int]]:
-    """Rising runs, cut where another one begins: sections come one after the other, but in another order than here."""
-    firsts = [places[start] for start in bounds[:-1]]
-    runs: list[tuple[int, int]] = []
-    for start, end in pairwise(bounds):
-        cuts = {bisect_left(places, first, start, end) for first in firsts} if len(bounds) < 64 else set()
-        runs += pairwise(sorted({start, end} | cuts))
-    return runs

@@ -1,4 +1,4 @@
-"""A module's tables by field of ``struct module``, and the two that are sorted."""
+"""A module's tables by field of ``struct module``, and the one that is sorted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 
 from builders import ALLOC, WRITE, KoBuilder
 from kobox.link.rules import Rules, default_rules
-from kobox.link.tables import FIELDS, find_tables, has_both_constructor_tables, sort_extable, sort_orc
+from kobox.link.tables import FIELDS, find_tables, has_both_constructor_tables, sort_extable
 from linking import chain
 
 RULES = default_rules()
@@ -78,29 +78,3 @@ def test_a_sorted_exception_table_is_not_touched() -> None:
     table = memoryview(struct.pack("<iiiiii", 0, 8, 1, 0, 8, 2))
     sort_extable(table, RULES)  # read-only memory: writing would raise
     assert table.readonly
-
-
-def orc(places: list[int], flags: list[int]) -> tuple[bytearray, bytearray]:
-    ips = bytearray(b"".join(struct.pack("<i", place - 4 * number) for number, place in enumerate(places)))
-    return ips, bytearray(b"".join(struct.pack("<hhH", number, 0, flag) for number, flag in enumerate(flags)))
-
-
-def test_unwind_entries_are_sorted_together() -> None:
-    ips, entries = orc([0x30, 0x10, 0x20], [5, 5, 5])
-    assert sort_orc(memoryview(ips), memoryview(entries), RULES)
-    places = [distance + 4 * number for number, (distance,) in enumerate(struct.iter_unpack("<i", ips))]
-    assert places == [0x10, 0x20, 0x30]
-    assert [offset for offset, _, _ in struct.iter_unpack("<hhH", entries)] == [1, 2, 0]
-
-
-def test_an_entry_that_ends_a_range_goes_before_one_that_starts_another_there() -> None:
-    ips, entries = orc([0x10, 0x20, 0x20], [5, 5, 0])
-    assert sort_orc(memoryview(ips), memoryview(entries), RULES)
-    assert [flags for _, _, flags in struct.iter_unpack("<hhH", entries)] == [5, 0, 5]
-
-
-def test_sorted_unwind_entries_are_left_alone() -> None:
-    ips, entries = orc([0x10, 0x20, 0x30], [5, 0, 5])
-    before = bytes(ips)
-    assert not sort_orc(memoryview(ips), memoryview(entries), RULES)
-    assert ips == before
