@@ -9,11 +9,14 @@ from __future__ import annotations
 import enum
 import inspect
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from kobox.abi.c import CType
+
+Calls = Generator[tuple[int, ...], int, Any]
+"""A handler that calls guest code: it yields ``(function, argument, …)``, is sent the result, and returns the answer."""
 
 
 class Fidelity(enum.Enum):
@@ -117,11 +120,12 @@ class ExportTable:
         if not names or names[0] != "k":
             raise TypeError(f"{where}: the first parameter must be k, the kernel")
         parameters = tuple((parameter, _ctype(hints, parameter, where)) for parameter in names[1:])
-        if len(parameters) > 6:
+        if len(parameters) > 6 and not inspect.isgeneratorfunction(function):
             raise TypeError(f"{where}: more than six arguments need the stack, which is not modelled")
         if "return" not in hints:
             raise TypeError(f"{where}: no return type; write -> None for void")
         returns = None if hints["return"] is type(None) else _ctype(hints, "return", where)
+        returns = None if returns is not None and not returns.size else returns
         self._declared[name] = Declared(name, self.header, function, parameters, returns, fidelity, gpl, why, also)
 
 

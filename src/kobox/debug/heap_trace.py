@@ -1,7 +1,7 @@
 """Findings of the memory checker for people and for JSON: traces are unwound, named and given source lines here.
 
-A trace was taken as registers and a copy of the stack; it is walked as the guest's own unwinder would have walked it then,
-with the modules of that moment, whether they are still loaded or not.
+A trace was taken as registers and a copy of the stack; it is walked as the guest's own unwinder would have walked it
+then, with the modules of that moment, whether they are still loaded or not.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class PastGuest(LiveGuest):
 
     def read(self, addr: int, size: int) -> bytes | None:
         at = addr - self._start
-        if 0 <= at and at + size <= len(self._content):
+        if at >= 0 and at + size <= len(self._content):
             return self._content[at : at + size]
         return super().read(addr, size)
 
@@ -102,7 +102,7 @@ class HeapReporter:
     def _leak(self, one: HeapObject) -> dict[str, Any]:
         age = self._guest.machine.clock.now - one.allocated.time
         return {
-            "address": one.address,
+            "address": f"{one.address:#x}",
             "size": one.size,
             "module": one.owner.name,
             "pool": one.pool.value,
@@ -114,7 +114,7 @@ class HeapReporter:
         return {
             "kind": fault.fault.value,
             "text": fault.text,
-            "address": fault.address,
+            "address": f"{fault.address:#x}",
             "size": fault.size,
             "offset": fault.offset,
             "count": fault.count,
@@ -126,17 +126,23 @@ class HeapReporter:
         }
 
     def trace(self, trace: Trace | None) -> list[dict[str, Any]]:
-        """The frames of a trace; ``source`` is ``file:line`` where the module was built with debug data, else null."""
+        """The frames of a trace, innermost first.
+
+        ``source`` is ``file:line`` where the module was built with debug data, else null; ``inlined`` are the places
+        inside functions that were inlined there, innermost first.
+        """
         if trace is None:
             return []
         frames = PastGuest(self._guest, trace, self._tables).frames()
-        return [
-            {
-                "symbol": str(frame.symbol) if frame.symbol else f"{frame.address or 0:#x}",
-                "source": [str(line) for line in self._lines(trace, frame.address or 0)] or None,
-            }
-            for frame in frames
-        ]
+        return [self._frame(trace, frame) for frame in frames]
+
+    def _frame(self, trace: Trace, frame: Frame) -> dict[str, Any]:
+        *inlined, own = (*self._lines(trace, frame.address or 0),) or (None,)
+        return {
+            "symbol": str(frame.symbol) if frame.symbol else f"{frame.address or 0:#x}",
+            "source": str(own) if own is not None else None,
+            "inlined": [str(line) for line in inlined],
+        }
 
     def _lines(self, trace: Trace, address: int) -> tuple[SourceLine, ...]:
         code = next((code for code in trace.codes if address - 1 in code), None)

@@ -2,8 +2,8 @@
 
 Only modules see it. When the loader binds a module's symbol to a function of the allocator family, it binds a stub
 instead whose handler (``kapi.slab``) calls the guest's own function, with a little more size where the slab's slack is
-too small for a redzone. The object is the guest's own, so the kernel may free it; ``heapcheck_guard`` tells when it does.
-The guest's allocators run untouched, and nothing of this exists until a module needs it.
+too small for a redzone. The object is the guest's own, so the kernel may free it; ``heapcheck_guard`` tells when it
+does. The guest's allocators run untouched, and nothing of this exists until a module needs it.
 
 A handler is a generator: it yields ``(function, argument, …)``, is sent the result, and its value is the stub's result.
 All it needs between two steps is its frame on the guest's stack, so calls may sleep and be interleaved.
@@ -75,7 +75,7 @@ class Call:
     real: int
     owner: ModuleCode | None
     leave_to: tuple[int, ...] = ()
-    """What the stub becomes when its handler is done: a call in its caller's place, of which nothing comes back here."""
+    """What the stub becomes when its handler is done: a call in its caller's place, which does not come back here."""
     steps: Calls = None  # type: ignore[assignment]  # made with the record as its first argument
     encode: Callable[[object], int | None] = None  # type: ignore[assignment]
 
@@ -510,8 +510,8 @@ class HeapCheck:
         first, count, value = bad
         self.guest.write(one.address, bytes([POISON]) * one.size)
         text = (
-            f"kobox: write after free: {_bytes(count)} written at offset {first} of {one.size} bytes at {one.address:#x} "
-            f"({value:#04x}), allocated by {self.place_of(one.allocated)}, freed by {self.place_of(one.freed)}"
+            f"kobox: write after free: {_bytes(count)} written at offset {first} of {one.size} bytes at "
+            f"{one.address:#x} ({value:#04x}), allocated by {self.place_of(one.allocated)}, freed by {self.place_of(one.freed)}"
         )
         return MemoryFault(
             Fault.WRITE_AFTER_FREE, text, one.address, one.size, one.owner.name, self.guest.machine.clock.now,
@@ -542,7 +542,7 @@ class HeapCheck:
         return cache
 
     def _reused_under_rcu(self) -> int:
-        """``SLAB_TYPESAFE_BY_RCU``: an enumeration names the bit since 6.9 (cc61eb851f2d), before it was always this."""
+        """``SLAB_TYPESAFE_BY_RCU``: an enumeration names the bit since 6.9 (cc61eb851f2d); before it was this one."""
         if self.guest.image.btf.find("_slab_flag_bits") is not None:
             return 1 << self.guest.layouts.enum("_slab_flag_bits")["_SLAB_TYPESAFE_BY_RCU"]
         return 0x80000

@@ -1,8 +1,8 @@
 """A filter in front of the guest's own free functions, in guest code: only pages with tracked objects reach Python.
 
-Objects that a module allocated are often freed by the kernel (``kfree_rcu``, sysfs, the network stack). Five bytes behind
-a function's tracing pad jump to the filter. It looks up the page of the pointer in a table of bytes; zero: the displaced
-instructions run and the function goes on, without a trap; else the checker's stub takes the call.
+Objects that a module allocated are often freed by the kernel (``kfree_rcu``, sysfs, the network stack). Five bytes
+behind a function's tracing pad jump to the filter. It looks up the page of the pointer in a table of bytes; zero: the
+displaced instructions run and the function goes on, without a trap; else the checker's stub takes the call.
 """
 
 from __future__ import annotations
