@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from kobox.image.cache import Cache
 from kobox.image.image import KIND, Image
 from kobox.image.store import Added, key_of
 
+_MODULE_ENDS = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 BOOT_KIND, BOOT_FILE = "boot", "boot.json"
 
 OPTIONS = (
@@ -170,4 +172,4 @@ def _boots(cache: Cache, key: str) -> tuple[BootRecord, ...]:
 
 def _count(modules: Path) -> int:
     """Module files in a tree, packed or not."""
-    return sum(1 for _ in modules.rglob("*.ko")) + sum(1 for _ in modules.rglob("*.ko.*"))
+    return sum(name.endswith(_MODULE_ENDS) for _, _, names in os.walk(modules) for name in names)
