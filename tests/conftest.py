@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +12,6 @@ import pytest
 from kobox.errors import KoboxError
 from kobox.image import Added, Cache, Image, find_image, open_image
 from kobox.image.adding import AddOptions, add_debian, add_paths
-from kobox.image.apt import download_headers
-from kobox.image.deb import extract, read_deb
 from needs import lacking
 
 RELEASE = os.environ.get("KOBOX_TEST_RELEASE", "6.1.0-56-amd64")
@@ -43,26 +40,6 @@ def debian_root() -> Path:
 def debian_image(debian_root: Path) -> Image:
     """The same kernel, opened; its cache entry is kept between runs too."""
     return open_image(debian_root, Cache(_test_store() / "cache"))
-
-
-@pytest.fixture(scope="session")
-def debian_headers(debian_image: Image) -> Path:
-    """An unpacked root of the headers that belong to ``debian_image``: ``usr/src/linux-headers-*``, ``usr/lib``."""
-    store = _test_store()
-    root = store / f"headers-{debian_image.release}"
-    with open(store / "lock-headers", "wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not root.is_dir():
-            with tempfile.TemporaryDirectory(dir=store) as work:
-                try:
-                    got = download_headers(debian_image.release, Path(work))
-                except (KoboxError, OSError) as error:
-                    lacking(f"headers of {debian_image.release} could not be fetched: {error}")
-                    raise
-                for package in got.files:
-                    extract(read_deb(package), Path(work) / "root")
-                (Path(work) / "root").rename(root)
-    return root
 
 
 @pytest.fixture(scope="session")

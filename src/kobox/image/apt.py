@@ -79,12 +79,6 @@ def download(
     return _fetch(apt, image, packages, folder, progress)
 
 
-def download_headers(release: str, folder: Path, progress: Callable[[str], None] = lambda text: None) -> Download:
-    """Fetch the header packages of a release, and what they need, from the host's sources."""
-    apt, image = _apt_that_knows(release, folder, None, progress)
-    return _fetch(apt, image, _headers_of(apt, image), folder, progress)
-
-
 def _fetch(apt: Apt, image: str, packages: Sequence[str], folder: Path, progress: Callable[[str], None]) -> Download:
     for package in packages:
         size = int((apt.fields(package) or {}).get("Size", "0"))
