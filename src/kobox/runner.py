@@ -50,11 +50,14 @@ class RunReport:
     permanent: bool
     seconds: float
     oops_text: str = ""
+    memory: tuple[dict[str, Any], ...] = ()
+    """What the memory checker found besides leaks: overruns, writes after free, double and invalid frees."""
 
     @property
     def ok(self) -> bool:
-        """Loaded, unloaded (unless permanent), nothing leaked, no oops."""
-        return self.result == 0 and self.unloaded is not False and not self.leaks and self.oops is None
+        """Loaded, unloaded (unless permanent), nothing leaked or misused, no oops."""
+        misused = bool(self.leaks or self.memory)
+        return self.result == 0 and self.unloaded is not False and not misused and self.oops is None
 
     def as_data(self) -> dict[str, Any]:
         """The JSON of ``kobox run --json``."""
@@ -73,6 +76,7 @@ class RunReport:
             "steps": [{"name": name, "ms": round(ms, 3)} for name, ms in self.steps],
             "stubs": list(self.stubs),
             "leaks": list(self.leaks),
+            "memory": list(self.memory),
             "oops": self.oops,
             "unloaded": self.unloaded,
             "permanent": self.permanent,
@@ -155,7 +159,8 @@ def _life(run: _Run, finder: Finder, parameters: str) -> RunReport:
         unloaded = None if permanent else _unload(run)
     if kernel.last_load is not None:
         steps = tuple((step.name, step.ms) for step in kernel.last_load.trace)
-    leaks = kernel.leaks() if unloaded else ()
+    leaks = kernel.leaks()
+    memory = tuple(fault for fault in kernel.memory_reports() if fault["kind"] != "leak")
     log = tuple((record.time / 1e9, record.level, record.text) for record in kernel.dmesg())
     text, oops = _first_oops(log, module)
     if oops is not None and result == 0 and not reason:
@@ -164,7 +169,7 @@ def _life(run: _Run, finder: Finder, parameters: str) -> RunReport:
         module=module.name, image=kernel.release, why_image=run.choice.why, cpu=kernel.cpu_name, result=result,
         errno_name=_errno_name(result), reason=reason, dependencies=tuple(run.loaded), parameters=values, log=log,
         tainted=kernel.tainted, steps=steps, stubs=kernel.stubs_hit(), leaks=leaks, oops=oops, unloaded=unloaded,
-        permanent=permanent, seconds=time.monotonic() - run.start, oops_text=text,
+        permanent=permanent, seconds=time.monotonic() - run.start, oops_text=text, memory=memory,
     )  # fmt: skip
 
 
@@ -178,9 +183,7 @@ def _unload(run: _Run) -> bool:
     return True
 
 
-def _first_oops(
-    log: tuple[tuple[float, int, str], ...], module: KernelModule
-) -> tuple[str, dict[str, Any] | None]:
+def _first_oops(log: tuple[tuple[float, int, str], ...], module: KernelModule) -> tuple[str, dict[str, Any] | None]:
     """The first report in the log that is a crash, decoded with the module's own debug data; its text for people."""
     if not any("end trace" in text or "soft lockup" in text for _, _, text in log):
         return "", None

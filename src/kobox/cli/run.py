@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kobox.runner import RunReport
 
 EPILOG = """\
@@ -68,7 +70,27 @@ def _show(report: RunReport, steps: bool) -> None:
             print(f"  {name:<12} {ms:8.3f} ms")
     if report.oops_text:
         print(report.oops_text, end="")
+    for line in _memory_lines(report):
+        print(line)
     print(f"{report.module}: {_verdict(report)}")
+
+
+def _memory_lines(report: RunReport) -> Iterator[str]:
+    """What the memory checker found, each with the traces that belong to it."""
+    for fault in report.memory:
+        yield fault["text"].removeprefix("kobox: ")
+        for what in ("allocated", "freed", "found"):
+            if fault[what]:
+                yield f"  {what}:"
+                yield from _frame_lines(fault[what])
+    for leak in report.leaks:
+        yield f"leak: {leak['size']} bytes at {leak['address']}, never freed; allocated {leak['age']:.3f} s ago by"
+        yield from _frame_lines(leak["trace"])
+
+
+def _frame_lines(trace: list[dict[str, Any]]) -> Iterator[str]:
+    for frame in trace:
+        yield f"    {frame['symbol']}" + (f"  {frame['source']}" if frame["source"] else "")
 
 
 def _verdict(report: RunReport) -> str:
@@ -87,6 +109,8 @@ def _verdict(report: RunReport) -> str:
     else:
         parts.append("unloaded" if report.unloaded else "not unloaded")
     parts.append(f"{len(report.leaks)} leaked allocations" if report.leaks else "nothing leaked")
+    if report.memory:
+        parts.append(f"memory misused: {', '.join(sorted({fault['kind'] for fault in report.memory}))}")
     if report.stubs:
         parts.append(f"stubs hit: {', '.join(report.stubs)}")
     parts.append(f"taint {letters(report.tainted) or 'none'}")
