@@ -18,11 +18,12 @@ from kobox.kernel.modules import Module, ModuleRecord, parse_proc_modules
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kobox.boot.bringup import Booted
-    from kobox.boot.snapshot import Pristine
+    from kobox.bringup.start import Booted
+    from kobox.bringup.snapshot import Pristine
     from kobox.image import Image
     from kobox.kernel.files import DirEntry, Files
     from kobox.kernel.guest import Guest
+    from kobox.kernel.heapcheck_records import HeapState
     from kobox.kernel.syscalls import Syscalls
     from kobox.kernel.subsystem import Operation
 
@@ -38,6 +39,7 @@ def boot(
     memory: int | None = None,
     loader: str = "kobox",
     comm: str = "insmod",
+    check_memory: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> Kernel:
     """A running kernel.
@@ -45,9 +47,10 @@ def boot(
     ``image``: a release that was added, a path to a root, a ``vmlinuz`` or a ``.deb``'s unpacked tree; None takes the
     newest added image. ``append`` is the kernel command line, ``memory`` its RAM in bytes, ``loader`` who loads modules:
     kobox, or the image's own ``load_module`` as a second opinion. ``comm`` names the tasks that work for Python.
+    ``check_memory``: what modules loaded by kobox allocate and free is checked (see docs/memory.md).
     """
-    from kobox.boot.bringup import RAM_SIZE, BootOptions
-    from kobox.boot.snapshot import boot_cached
+    from kobox.bringup.start import RAM_SIZE, BootOptions
+    from kobox.bringup.snapshot import boot_cached
     from kobox.image import Cache, open_image
 
     if loader not in LOADERS:
@@ -55,7 +58,7 @@ def boot(
     tell = progress or (lambda text: None)
     opened = open_image(os.fspath(image) if image is not None else _default_image(), progress=tell)
     options = BootOptions(append, cpu, memory or RAM_SIZE)
-    return Kernel(opened, boot_cached(opened, options, Cache(), tell), loader, comm)
+    return Kernel(opened, boot_cached(opened, options, Cache(), tell), loader, comm, check_memory)
 
 
 def _default_image() -> str:
@@ -70,8 +73,10 @@ def _default_image() -> str:
 class Kernel:
     """A kernel at rest. It runs only inside the calls below; virtual time passes only then."""
 
-    def __init__(self, image: Image, booted: Booted, loader: str, comm: str) -> None:
+    def __init__(self, image: Image, booted: Booted, loader: str, comm: str, check_memory: bool = True) -> None:
+        from kobox.kapi.slab import HEAP_TABLES
         from kobox.kernel.files import Files
+        from kobox.kernel.heapcheck import HeapCheck
         from kobox.kernel.second_opinion import KernelLoader
         from kobox.kernel.subsystem import Subsystem
         from kobox.kernel.syscalls import Syscalls
@@ -85,6 +90,10 @@ class Kernel:
         self.loader = loader
         self.modules_room = Subsystem(self.guest)
         self.modules_room.loader.comm = comm
+        self.heap = HeapCheck(self.guest, HEAP_TABLES)
+        self.heap.enabled = check_memory
+        self.modules_room.loader.heap = self.heap
+        self._heap_start: HeapState | None = None
         self.second_opinion = KernelLoader(self.syscalls)
         self.last_load: Operation | None = None
         self._pristine: Pristine | None = None
@@ -106,11 +115,12 @@ class Kernel:
 
     def checkpoint(self) -> None:
         """Make the present state the one that ``reset`` goes back to."""
-        from kobox.boot.snapshot import Pristine
+        from kobox.bringup.snapshot import Pristine
 
         self.guest.machine.memory.freeze()
         self._pristine = Pristine.capture(self.booted)
         self._log_start = self.booted.log.mark()
+        self._heap_start = self.heap.capture()
 
     def reset(self) -> None:
         """Back to the state after boot, or to the last ``checkpoint``."""
@@ -118,10 +128,11 @@ class Kernel:
             raise UsageError("no state to go back to", hint="call mark_pristine() after boot()")
         self._pristine.reset()
         self.modules_room.forget()
+        self.heap.restore(self._heap_start)
 
     def mark_pristine(self) -> None:
         """Remember the state after boot for ``reset``. Cheap; must be called before anything else is done."""
-        from kobox.boot.snapshot import Pristine
+        from kobox.bringup.snapshot import Pristine
 
         self._pristine = Pristine.capture(self.booted)
 
@@ -157,8 +168,17 @@ class Kernel:
         return tuple(name for name in self.booted.dispatcher.hits if adopted[name].fidelity is Fidelity.STUB)
 
     def leaks(self) -> tuple[dict[str, Any], ...]:
-        """Allocations of unloaded modules that nobody freed."""
-        return ()
+        """Allocations of unloaded modules that nobody has freed to this moment, with the traces that made them."""
+        from kobox.debug.heap_trace import HeapReporter
+
+        return HeapReporter(self.guest).leaks(self.heap) if self.heap.state.objects else ()
+
+    def memory_reports(self) -> tuple[dict[str, Any], ...]:
+        """What modules did to memory: overruns, writes after free, double and invalid frees, leaks found at unload."""
+        from kobox.debug.heap_trace import HeapReporter
+
+        self.heap.check_now()
+        return HeapReporter(self.guest).faults(self.heap) if self.heap.state.faults else ()
 
     def explain_last_load(self) -> str:
         """Why the last load was refused, in the loader's words; empty where it was not."""
