@@ -55,7 +55,7 @@ class BoxBooter:
 
     def _kernel(self, boot_args: str) -> Kernel:
         if boot_args not in self.kernels:
-            kernel = boot(self.image, append=boot_args, comm=DEFAULT_COMM, loader=self.loader)
+            kernel = boot(self.image, append=boot_args, comm=DEFAULT_COMM, loader=self.loader, check_memory=False)
             self.sockets[boot_args] = _uevent_socket(kernel)
             kernel.sleep(_SETTLE_SECONDS)
             # The recorded machine was started with panic=-1: it does not stand still after its last words.
