@@ -12,6 +12,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import compress, repeat
+from typing import NamedTuple
 
 from kobox.elf.constants import SHF, SHT
 from kobox.link.findings import Refusal
@@ -56,8 +57,7 @@ class Region:
     ro_after_init_size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a section goes: region name and offset into it."""
 
     region: str

@@ -9,6 +9,7 @@ integers, a lane an entry, as in ``columns``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 from struct import Struct
 
@@ -87,12 +88,16 @@ def _set_lanes(lanes: int, count: int) -> list[int]:
     return found
 
 
+@cache
+def _any_of(mask: int) -> bytes:
+    """A translation of bytes into one where a bit of ``mask`` is set and zero elsewhere."""
+    return bytes(number & mask != 0 for number in range(256))
+
+
 def _terminators(entries: bytes, size: int, mask: int) -> list[int]:
     """Numbers of the entries that only end a range: none of the ``mask`` bits is set in their last two bytes."""
-    low, high = (
-        entries[size - 2 + at :: size].translate(bytes(number & mask >> 8 * at & 0xFF != 0 for number in range(256)))
-        for at in (0, 1)
-    )
+    low = entries[size - 2 :: size].translate(_any_of(mask & 0xFF))
+    high = entries[size - 1 :: size].translate(_any_of(mask >> 8))
     either = int.from_bytes(low, "little") | int.from_bytes(high, "little")
     flags = either.to_bytes(len(low), "little")
     found, start = [], flags.find(0)

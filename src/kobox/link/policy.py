@@ -271,7 +271,6 @@ class Resolver:
     modules or without versions are used. ``used`` lists the exporting modules so far, in the order of first use.
     """
 
-    __slots__ = ("exporters", "imported", "of_module", "rules", "taints", "used", "using_gplonly", "versions", "view")
 
     def __init__(
         self, view: LoadView, exporters: Collection[Exporter], rules: Rules, taints: int = 0, of_module: int = 0
@@ -279,23 +278,25 @@ class Resolver:
         self.view, self.exporters, self.rules = view, exporters, rules
         self.taints, self.of_module = taints, of_module
         self.versions = read_versions(view)
+        self._built: Mapping[str, int] = self.versions or {}
         self.imported = frozenset(view.info_all("import_ns"))
         self.using_gplonly = False
         self.used: list[Exporter] = []
 
     def __call__(self, name: str) -> Resolution:
-        found = find_symbol(self.exporters, name, gpl_ok=not self.of_module & 1 << TaintBit.PROPRIETARY)
+        found = find_symbol(self.exporters, name, not self.of_module & 1 << TaintBit.PROPRIETARY)
         if found is None:
             return MISSING
         owner, export = found
         if export.gpl:
             self.using_gplonly = True
-        if owner.name == KERNEL and not export.namespace and self._agrees(name, export.crc):
+        agrees = export.crc is None or self._built.get(name) == export.crc or not self.rules.modversions
+        if agrees and not export.namespace and owner.name == KERNEL:
             return Resolution(True, export.value, KERNEL)
         findings: list[Finding] = []
         if owner.taints & 1 << TaintBit.PROPRIETARY and not self._inherit(owner, name, findings):
             return Resolution(False, 0, owner.name, 0, tuple(findings))
-        if self.rules.modversions:
+        if not agrees:
             good, said = check_version(self.view, self.versions, name, export.crc, self.rules, self.taints)
             findings += said
             if self.versions is None and export.crc is not None and good:
@@ -310,10 +311,6 @@ class Resolver:
                 return Resolution(True, 0, owner.name, owner.unavailable, tuple(findings))
             self.used.append(owner)
         return Resolution(True, export.value, owner.name, 0, tuple(findings))
-
-    def _agrees(self, name: str, crc: int | None) -> bool:
-        """Nothing at all to say about the version of ``name``?"""
-        return crc is None or not self.rules.modversions or (self.versions or {}).get(name) == crc
 
     def _inherit(self, owner: Exporter, name: str, findings: list[Finding]) -> bool:
         who = self.view.mod_name

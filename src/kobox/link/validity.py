@@ -75,8 +75,10 @@ class LoadView:
 
     def find_any(self, name: str) -> int:
         """Number of the first section of that name, allocated or not, or 0."""
-        names = self.names
-        return names.index(name, 1) if name in names[1:] else 0
+        try:
+            return self.names.index(name, 1)
+        except ValueError:
+            return 0
 
     def contents(self, index: int) -> memoryview:
         """The file's bytes at a section's offset, cut at the file's end; as for the kernel, SHT_NOBITS has some too."""
@@ -136,11 +138,13 @@ class _Checks:
             return ("",) * len(rows)
         start, size = rows[number][4:6]
         table = bytes(self.data[start : start + size])
+        letters = table.decode("latin-1")
         found = []
         for row in rows:
-            end = table.find(b"\0", row[0])
+            end = letters.find("\0", row[0])
             if end >= 0:
-                found.append(text(table[row[0] : end]))
+                name = letters[row[0] : end]
+                found.append(name if name.isascii() else text(table[row[0] : end]))
             else:
                 found.append(self._name_behind_table(start + row[0]))
         return tuple(found)
@@ -382,13 +386,14 @@ _CHECKS_BY_INDEX = (
 
 
 def _find(names: tuple[str, ...], flags: list[int] | tuple[int, ...], name: str) -> int:
-    start = 1
-    while name in names[start:]:
-        found = names.index(name, start)
-        if flags[found] & SHF.ALLOC:
-            return found
-        start = found + 1
-    return 0
+    found = 0
+    try:
+        while True:
+            found = names.index(name, found + 1)
+            if flags[found] & SHF.ALLOC:
+                return found
+    except ValueError:
+        return 0
 
 
 def _kept_flags(sections: tuple[Section, ...], index: Indices) -> tuple[int, ...]:
