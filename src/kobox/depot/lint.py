@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from kobox.depot.facts import Command, Place, Softdep, SourceFile
 from kobox.depot.findings import Finding
-from kobox.depot.resolve import Resolver, glob_match
+from kobox.depot.resolve import Resolver
+from kobox.depot.rules import glob_match
 
 RULES: dict[str, str] = {
     "bad-line": "a line that kmod does not accept and passes over",
