@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from image_builders import deb
-from kobox.errors import BadFile, NotModelled
+from kobox.errors import BadFile, KoboxError, NotModelled
 from kobox.image.deb import extract, read_deb
 
 
@@ -116,3 +119,17 @@ def test_an_unknown_packing_is_not_modelled(tmp_path: Path) -> None:
     found = read_deb(_package(tmp_path, data))
     with pytest.raises(NotModelled, match="packing is not known"):
         extract(found, tmp_path / "root")
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 1 << 20), st.binary(min_size=1, max_size=4), st.sampled_from(["xz", "gz", "none"]))
+def test_changed_bytes_give_files_or_an_error(tmp_path: Path, place: int, change: bytes, packing: str) -> None:
+    files = {"./boot": None, "./boot/vmlinuz-1": b"kernel" * 300, "./lib/modules/1/a.ko": "-> b.ko"}
+    data = bytearray(deb(files, packing=packing))
+    place %= len(data)
+    data[place : place + len(change)] = change
+    target = tmp_path / "root"
+    with contextlib.suppress(KoboxError, OSError):
+        extract(read_deb(_package(tmp_path, bytes(data))), target)
+    outside = {path for path in tmp_path.rglob("*") if target not in (path, *path.parents)}
+    assert outside == {tmp_path / "linux-image.deb"}
