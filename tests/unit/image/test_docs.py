@@ -10,7 +10,8 @@ import pytest
 
 from kobox.cli import main
 from kobox.image import Image
-from kobox.image.overview import Overview
+from kobox.image.cache import Finding
+from kobox.image.overview import BootRecord, Listed, Overview
 
 PAGE = (Path(__file__).parents[3] / "docs/images.md").read_text()
 DOCUMENTED = "6.1.0-56-amd64"
@@ -53,7 +54,8 @@ def test_show_prints_what_the_page_has(documented: Path, capsys: pytest.CaptureF
 
 def test_every_field_of_the_json_is_described() -> None:
     described = set(re.findall(r"`(\w+)`", PAGE))
-    assert {field.name for field in dataclasses.fields(Overview)} <= described
+    for record in (Overview, Listed, BootRecord, Finding):
+        assert {field.name for field in dataclasses.fields(record)} <= described
 
 
 def test_every_command_of_the_page_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
