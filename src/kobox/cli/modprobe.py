@@ -58,6 +58,8 @@ LONG = {
     "json": Long("json"),
 }
 
+_ENVIRONMENT = "MODPROBE_OPTIONS"
+
 HELP = """\
 usage: kobox modprobe [OPTION ...] MODULE [PARAMETER=VALUE ...]
        kobox modprobe [OPTION ...] -a MODULE ...
@@ -115,11 +117,13 @@ def main(argv: Sequence[str], target: Target | None = None, root: str | None = N
     """Run ``modprobe``. ``target`` is a kernel of the caller's to act on; ``root`` a default for ``--root``."""
     binary_safe_output()
     console = Console("modprobe", verbosity=4)
+    inherited = os.environ.get(_ENVIRONMENT)
     try:
         return _main(list(argv), console, target, root)
     except Stop as stop:
         return stop.code
     finally:
+        _set_environment(inherited)
         sys.stdout.flush()
 
 
@@ -159,7 +163,7 @@ def _main(argv: list[str], console: Console, target: Target | None, root: str | 
 
 def _environment_options() -> list[str]:
     """The words of MODPROBE_OPTIONS, quotes taken off, which come before the command line's."""
-    text = os.environ.get("MODPROBE_OPTIONS")
+    text = os.environ.get(_ENVIRONMENT)
     return [] if text is None else list(_quoted_words(text))
 
 
@@ -184,8 +188,15 @@ def _quoted_words(text: str) -> Iterator[str]:
 
 def _pass_on(*words: str) -> None:
     """Add to MODPROBE_OPTIONS, so that a modprobe inside an install command behaves alike."""
-    old = os.environ.get("MODPROBE_OPTIONS")
-    os.environ["MODPROBE_OPTIONS"] = " ".join(words if old is None else (old, *words))
+    old = os.environ.get(_ENVIRONMENT)
+    _set_environment(" ".join(words if old is None else (old, *words)))
+
+
+def _set_environment(text: str | None) -> None:
+    if text is None:
+        os.environ.pop(_ENVIRONMENT, None)
+    else:
+        os.environ[_ENVIRONMENT] = text
 
 
 _Option = Callable[[_Request, Console, str], None]
