@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from kobox.errors import GuestError
 from kobox.kernel.guest import Guest
-from kobox.machine.machine import INVALID_OPCODE, RAX, RIP, SLICE_NS, Halted
+from kobox.machine.machine import INVALID_OPCODE, PROTECTION, RAX, RIP, SLICE_NS, Halted
 from kobox.machine.unicorn_abi import REG
 
 _SIGCHLD = 17
@@ -114,6 +114,9 @@ class Tasks:
 
     def take_over_first_process(self) -> None:
         """Called in the trap where the kernel would execute its init program: serve instead, for ever."""
+        if self.state.server:
+            self.guest.machine.fault_here(PROTECTION)
+            return
         self.state.server = self.guest.current
         cpu = self.guest.machine.cpu
         cpu.write(RIP, self._server_entry)
@@ -223,7 +226,7 @@ class Tasks:
             raise KernelDead("kernel panic", hint="the log says why; reset() the kernel, or boot anew")
         lasted = time.monotonic() - self._started
         machine = self.guest.machine
-        if not self.running or lasted < self.real_limit / 4 or self.guest.current not in self.running:
+        if lasted < self.real_limit / 4 or self.guest.current not in self.running:
             return  # whoever sleeps is no runaway: ``finish`` has a limit of virtual time for that
         machine.slice_ns = _FAST_SLICE_NS
         rip = machine.cpu.read(RIP)
@@ -275,6 +278,9 @@ class Tasks:
 
     def _next_in_place(self) -> None:
         machine = self.guest.machine
+        if not self._in_place:
+            machine.fault_here(PROTECTION)  # nobody called: guest code jumped here of its own accord
+            return
         registers, calls = self._in_place[-1]
         if not calls:
             self._in_place.pop()
@@ -352,6 +358,9 @@ class Tasks:
         machine.set_registers(values | {"rax": job.function})
 
     def _on_mm_made(self) -> None:
+        if self.state.mm:
+            self.guest.machine.fault_here(PROTECTION)
+            return
         self.state.mm = self.guest.machine.cpu.read(RAX)
         self.guest.machine.cpu.write(RIP, self._worker_entry)
 

@@ -1,0 +1,114 @@
+"""A kernel goes back to its pristine state: memory, code, tasks, time and log; again and again."""
+
+from __future__ import annotations
+
+import pytest
+
+from kobox.box import Kernel
+from kobox.errors import Errno, UsageError
+from paths import EXAMPLES
+
+pytestmark = pytest.mark.image
+
+
+def test_a_static_key_flipped_after_the_snapshot_is_off_again_after_a_reset(kernel: Kernel) -> None:
+    key = kernel.guest.symbol("sched_schedstats")
+    enable = kernel.guest.symbol("static_key_slow_inc")
+    branch = kernel.guest.symbol("schedule")  # runs in every test, so that its code is translated before the flip
+    assert branch
+    kernel.sleep(0.01)
+    kernel.call(enable, key)
+    assert kernel.guest.read_uint(key, 4) == 1
+    kernel.sleep(0.01)
+    kernel.reset()
+    assert kernel.guest.read_uint(key, 4) == 0
+    kernel.sleep(0.01)
+    # the entry of the jump table must agree with the key, or the kernel warns when it is flipped anew
+    kernel.call(enable, key)
+    assert not [record for record in kernel.dmesg() if record.level <= 4]
+
+
+def test_a_module_of_its_own_flips_a_key_in_each_of_many_lives(kernel: Kernel) -> None:
+    path = EXAMPLES / "hostile" / "flip_key.ko"
+    first = None
+    for _ in range(4):
+        kernel.insmod(path)
+        kernel.rmmod("flip_key")
+        text = [record.text for record in kernel.dmesg()]
+        first = first or text
+        assert text == first
+        kernel.reset()
+
+
+def test_a_module_at_the_address_of_another_runs_its_own_code_after_a_reset(kernel: Kernel) -> None:
+    said = {}
+    addresses = set()
+    for _ in range(2):
+        for name in ("hello", "list", "slab", "work"):
+            module = kernel.insmod(EXAMPLES / f"{name}.ko")
+            addresses.add(module.record.address)
+            kernel.rmmod(name)
+            text = [record.text for record in kernel.dmesg() if record.text.startswith(f"{name}:")]
+            assert text == said.setdefault(name, text)
+            kernel.reset()
+    assert len(addresses) == 1, "all of them lay at the same place, or this test shows nothing"
+
+
+def test_a_module_at_the_address_of_one_unloaded_before_runs_its_own_code(kernel: Kernel) -> None:
+    for _ in range(3):
+        for name in ("hello", "list"):
+            kernel.insmod(EXAMPLES / f"{name}.ko")
+            kernel.rmmod(name)
+    assert not [record for record in kernel.dmesg() if record.level <= 3]
+
+
+def test_a_reset_forgets_modules_files_log_taint_and_time(kernel: Kernel) -> None:
+    before = (kernel.now, kernel.tainted, len(kernel.dmesg(boot=True)))
+    kernel.insmod(EXAMPLES / "hello.ko")
+    kernel.write("/proc/sys/kernel/hostname", b"elsewhere\n")
+    kernel.sleep(3)
+    kernel.reset()
+    assert (kernel.now, kernel.tainted, len(kernel.dmesg(boot=True))) == before
+    assert kernel.modules == []
+    assert kernel.read("/proc/sys/kernel/hostname") != b"elsewhere\n"
+    with pytest.raises(Errno, match="ENOENT"):
+        kernel.read("/sys/module/hello/refcnt")
+
+
+def test_a_reset_works_while_a_task_sleeps_inside_a_load(kernel: Kernel) -> None:
+    operation = kernel.start_load((EXAMPLES / "hostile" / "sleep_init.ko").read_bytes())
+    kernel.modules_room.run_until_blocked(operation)
+    assert not operation.done
+    assert kernel.module("sleep_init").record.state == "loading"
+    kernel.reset()
+    assert kernel.modules == []
+    kernel.sleep(2)
+    assert kernel.call("strlen", kernel.guest.symbol("linux_banner")) == len(
+        kernel.guest.read_cstr(kernel.guest.symbol("linux_banner"))
+    )
+
+
+def test_an_oops_is_undone_by_a_reset(kernel: Kernel) -> None:
+    from kobox.kernel.tasks import TaskDied
+
+    with pytest.raises(TaskDied):
+        kernel.insmod(EXAMPLES / "walk_oops.ko")
+    assert kernel.tainted & 128
+    kernel.reset()
+    assert kernel.tainted == 0
+    kernel.insmod(EXAMPLES / "hello.ko")
+
+
+def test_a_checkpoint_becomes_what_reset_goes_back_to(kernel: Kernel) -> None:
+    kernel.insmod(EXAMPLES / "hello.ko", my_param=5)
+    kernel.checkpoint()
+    kernel.module("hello").parameters["my_param"] = 6
+    kernel.reset()
+    assert kernel.module("hello").parameters["my_param"] == "5"
+
+
+def test_reset_without_a_remembered_state_says_what_to_do(debian_root: object) -> None:
+    import kobox
+
+    with kobox.boot(str(debian_root)) as kernel, pytest.raises(UsageError, match="mark_pristine"):
+        kernel.reset()
