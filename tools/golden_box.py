@@ -17,6 +17,7 @@ from tools.golden_kernel import DEFAULT_COMM, Answer, Entry, Files, Record, dele
 
 _FILE = "/kload.ko"
 _O_WRONLY, _O_RDWR, _O_CREAT, _O_TRUNC, _O_CLOEXEC, _O_PATH = 1, 2, 0o100, 0o1000, 0o2000000, 0o10000000
+_O_DIRECTORY = 0o200000
 _AF_NETLINK, _SOCK_DGRAM, _SOCK_NONBLOCK, _KOBJECT_UEVENT, _MSG_DONTWAIT = 16, 2, 0o4000, 15, 0x40
 _CAP_SYS_MODULE = 16
 _SIGALRM = 14
@@ -431,14 +432,32 @@ class BoxKernel:
             found[path] = Entry("link", target=files.readlink(path))
         elif kind == 0o040000:
             found[path] = Entry("dir", permissions)
-            for entry in sorted(files.list(path), key=lambda entry: entry.name):
-                self.add_tree(f"{path}/{entry.name}", found)
+            for name in sorted(self.names_in(path)):
+                self.add_tree(f"{path}/{name}", found)
         elif permissions & 0o444:
             answer = self.read(path)
             number = -answer.value if answer.value is not None and answer.value < 0 else None
             found[path] = Entry("file", permissions, answer.output, read_errno=number)
         else:
             found[path] = Entry("file", permissions)
+
+    def names_in(self, path: str) -> list[str]:
+        """What a directory lists up to its end, or up to a name that the kernel refuses to give."""
+        descriptor = self.open_raw(path, _O_DIRECTORY)
+        names: list[str] = []
+        while descriptor >= 0:
+            self.syscalls.window.clear()
+            buffer = self.syscalls.window.reserve(1 << 16)
+            count = self.syscalls.call("getdents64", descriptor, buffer, 1 << 16)
+            if count <= 0:
+                self.syscalls.call("close", descriptor)
+                break
+            data, at = self.guest.read(buffer, count), 0
+            while at < count:
+                (length,) = struct.unpack_from("<H", data, at + 16)
+                names.append(data[at + 19 : at + length].split(b"\0")[0].decode("latin-1"))
+                at += length
+        return [name for name in names if name not in (".", "..")]
 
     def proc_modules(self) -> list[str] | None:
         answer = self.read("/proc/modules")

@@ -47,6 +47,9 @@ _MEMORY_TYPES = {
 }  # fmt: skip
 _TAINT_UNSIGNED, _TAINT_USER = 13, 6
 _SHF_EXECINSTR = 4
+_CONTENTS = frozenset({1, 8, 14, 15, 16})
+"""Section types that hold code or data: PROGBITS, NOBITS and the arrays of functions."""
+_LEFT_IN_FILE = (".comment", ".debug", ".note.GNU-stack", ".modinfo", "__versions", "__version_ext", ".BTF", ".gnu_debug")
 _ELF_HEADER, _SECTION_HEADER = struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQIIQQ")
 
 
@@ -79,6 +82,8 @@ class Load:
     module: View = None  # type: ignore[assignment]
     addresses: list[int] = field(default_factory=list)
     percpu: int = 0
+    copy: int = 0
+    """The file as it is, in guest memory, for modules with symbols in sections that are not loaded."""
 
     @property
     def name(self) -> str:
@@ -189,6 +194,7 @@ class Loader:
                     raise Errno(errno.ENOMEM, f"no memory for {region.size} bytes of {name}")
         load.memory = layout.image(view)
         load.addresses = layout.addresses(load.bases)
+        yield from self._copy_what_stays_behind(load)
         for name, base in load.bases.items():
             if base:
                 self.guest.write(base, load.memory[name])
@@ -196,6 +202,33 @@ class Loader:
         module["taints"] = load.taints
         for name, region in layout.regions.items():
             self._note_region(module, name, load.bases[name], region)
+
+    def _copy_what_stays_behind(self, load: Load) -> Steps:
+        """Symbols of a section that is not loaded point into the kernel's copy of the file, until the load ends.
+
+        No sane module has such symbols, so the copy is made for odd ones only.
+        """
+        view, guest = load.view, self.guest
+        left = [
+            number
+            for number, (place, section) in enumerate(zip(load.layout.places, view.sections, strict=True))
+            if place is None and number and section.type in _CONTENTS and not section.name.startswith(_LEFT_IN_FILE)
+        ]
+        if not left:
+            return
+        copy = yield (guest.first_symbol("vmalloc", "vmalloc_noprof"), len(view.data))
+        if not copy:
+            raise Errno(errno.ENOMEM, "no memory for a copy of the file")
+        load.undo.append(lambda: self._free_copy(load))
+        load.copy = copy
+        guest.write(copy, bytes(view.data))
+        for number in left:
+            load.addresses[number] = copy + view.sections[number].offset
+
+    def _free_copy(self, load: Load) -> Steps:
+        if load.copy:
+            copy, load.copy = load.copy, 0
+            yield (self.guest.symbol("vfree"), copy)
 
     def _allocation(self, region: str, size: int) -> tuple[int, ...]:
         guest = self.guest
@@ -335,7 +368,7 @@ class Loader:
         if symbols.error:
             raise Errno(symbols.error, f"unknown symbols: {', '.join(symbols.unresolved)}")
         windows = load.layout.windows(view, load.memory)
-        link.relocate(view, load.layout, load.addresses, windows, symbols)
+        link.relocate(view, load.layout, load.addresses, windows, symbols, memory=load.memory)
         self._fit(load, windows, symbols)
         if self.heap is not None:
             heap, name = self.heap, load.name
@@ -648,6 +681,7 @@ class Loader:
         if signed32(answer) < 0:
             raise Errno(-signed32(answer), "sysfs refused the module")
         load.undo.append(lambda: _one((guest.symbol("mod_sysfs_teardown"), load.module.address)))
+        yield from self._free_copy(load)
 
     def _init(self, load: Load) -> Result:
         """``do_init_module``: from here on a failure unloads the module as a whole."""
