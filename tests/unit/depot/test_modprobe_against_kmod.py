@@ -17,8 +17,8 @@ from types import ModuleType
 
 import pytest
 
-from depot_roots import plain_messages
-from kobox.cli import modprobe
+from depot_roots import DepotRoot, chroot_kmod, plain_messages, run_in_root
+from kobox.cli import insmod, lsmod, modprobe, rmmod
 from needs import lacking, need_program
 
 Answer = tuple[int, str, str]
@@ -55,6 +55,33 @@ def test_random_systems_get_the_same_answers_from_both(seed: int) -> None:
 def test_a_thousand_random_systems_get_the_same_answers_from_both() -> None:
     _need_chroot()
     assert _load_fuzzer().fuzz(cases=1000, seed=500_000, show=5)["DIFFERENT"] == 0
+
+
+@pytest.mark.parametrize(
+    ("tool", "words"),
+    [
+        ("lsmod", []),
+        ("lsmod", ["operand"]),
+        ("rmmod", ["held"]),
+        ("rmmod", ["busy", "held", "none"]),
+        ("rmmod", []),
+        ("rmmod", ["--bogus"]),
+        ("insmod", []),
+        ("insmod", ["-"]),
+        ("insmod", ["none.ko"]),
+    ],
+)
+def test_the_other_tools_say_the_same_where_nothing_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tool: str, words: list[str]
+) -> None:
+    _need_chroot()
+    root = DepotRoot(tmp_path).loaded("held", 1, ("user",), size=123456).loaded("user").loaded("busy", 2)
+    listed = "user 16384 0 - Live 0x0\nheld 123456 1 user, Live 0x0\nbusy 16384 2 - Live 0x0\n"
+    root.conf("proc/modules", listed).write()
+    chroot_kmod(tmp_path)
+    code = {"lsmod": lsmod, "rmmod": rmmod, "insmod": insmod}[tool].main(["--root", str(tmp_path), *words])
+    captured = capsys.readouterr()
+    assert (code, captured.out, captured.err) == run_in_root(tmp_path, tool, words)
 
 
 # --- Debian's tree ---------------------------------------------------------------------------------------------------
