@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
@@ -92,6 +93,8 @@ def main(argv: Sequence[str]) -> int:
     """Run ``depmod``."""
     binary_safe_output()
     console = Console("depmod", verbosity=4)
+    was_enabled = gc.isenabled()
+    gc.disable()  # a short life with very many objects, none of them in a cycle
     try:
         return _main(list(argv), console)
     except Stop as stop:
@@ -99,6 +102,9 @@ def main(argv: Sequence[str]) -> int:
     except GetoptError as error:
         console.plain(str(error))
         return 1
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class _Request:

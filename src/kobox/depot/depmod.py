@@ -29,7 +29,7 @@ from kobox.depot.depmod_write import (
     touch,
 )
 from kobox.depot.index_write import CHILDREN_FIRST
-from kobox.depot.module_facts import Facts, content_digest, facts_of_file, listed
+from kobox.depot.module_facts import Facts, Row, content_digest, facts_row, listed
 from kobox.depot.names import MODULE_SUFFIXES
 from kobox.depot.parallel import Child, parallel_map, processors
 
@@ -161,7 +161,7 @@ class _Run:
         """Fill ``facts`` and ``rows``, from memory where that is as good; how many files were read."""
         known, rows = self.state.rows, self.rows
         if self.memory is None:
-            self.facts = list(map(Facts._make, self._map(_facts_row, [module.path for module in self.modules])))
+            self.facts = list(map(Facts._make, self._map(facts_row, [module.path for module in self.modules])))
             return len(self.modules)
         stamps = [stamp(module.path) for module in self.modules]
         todo: list[tuple[str, bytes]] = []
@@ -336,17 +336,13 @@ def _has_newer(directory: str, limit: int, report: Report) -> bool:
     return False
 
 
-def _facts_row(path: str) -> tuple[Any, ...]:
-    return tuple(facts_of_file(path))
-
-
-def _row_unless_same(job: tuple[str, bytes]) -> tuple[bytes, tuple[Any, ...]]:
+def _row_unless_same(job: tuple[str, bytes]) -> tuple[bytes, Row | tuple[()]]:
     """(digest, facts) of a file; the facts are empty when a compressed file's bytes are those of the known digest."""
     path, known = job
     digest = content_digest(path)
     if digest and digest == known:
         return digest, ()
-    return digest, tuple(facts_of_file(path))
+    return digest, facts_row(path)
 
 
 def _collected(render: Callable[[Report], Rendered]) -> tuple[Rendered, Messages]:

@@ -22,7 +22,7 @@ from kobox import __version__
 from kobox.depot.depmod_search import Module
 from kobox.depot.module_facts import Facts
 
-_FORMAT = f"depmod 1 {sys.version_info[0]}.{sys.version_info[1]}".encode()
+_FORMAT = f"depmod 2 {sys.version_info[0]}.{sys.version_info[1]}".encode()
 _FILE = "memory"
 _MOST_ENTRIES = 16
 

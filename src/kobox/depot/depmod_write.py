@@ -79,14 +79,15 @@ def alias_files(indexed: Indexed, style: Style, report: Report) -> Rendered:
         if not facts.aliases:
             continue
         name = os.fsencode(module.name)
-        text.append(b"alias " + facts.aliases.replace(b"\0", b" " + name + b"\nalias ") + b" " + name + b"\n")
+        line_end = b" " + name + b"\n"
+        text.append(b"alias " + facts.aliases[:-1].replace(b"\0", line_end + b"alias ") + line_end)
         if not style.order:
             continue
         if not style.warn_duplicates:
             values.add_all(_normal_aliases(facts.aliases, report), module.index, name)
             continue
         for alias in listed(facts.aliases):
-            for key in _normal_aliases(alias, report):
+            for key in _normal_aliases(alias + b"\0", report):
                 if values.add(key, module.index, name):
                     report("WARNING", f"duplicate module alias:\n{os.fsdecode(key)} {module.name}")
     return {"modules.alias": b"".join(text), "modules.alias.bin": _index(values, style, report)}
@@ -187,11 +188,12 @@ def _index(values: IndexValues, style: Style, report: Report) -> bytes:
     return write_index(values, style.order) if style.order else b""
 
 
-def _normal_aliases(joined: bytes, report: Report) -> list[bytes]:
-    if b"[" not in joined and b"]" not in joined:
-        return joined.replace(b"-", b"_").split(b"\0")
+def _normal_aliases(aliases: bytes, report: Report) -> list[bytes]:
+    """The aliases as an index has them, of texts that end in NUL."""
+    if b"[" not in aliases and b"]" not in aliases:
+        return listed(aliases.replace(b"-", b"_"))
     normal: list[bytes] = []
-    for alias in joined.split(b"\0"):
+    for alias in listed(aliases):
         text = os.fsdecode(alias)
         key = normal_alias(text)
         if key is None:
@@ -255,7 +257,7 @@ def _builtin_alias_index(tree: str, style: Style, report: Report) -> bytes:
         if not equals:
             next(strings, None)  # kmod looks for the end of this string behind its end
         elif key == b"alias" and alias:
-            for normal in _normal_aliases(alias, report):
+            for normal in _normal_aliases(alias + b"\0", report):
                 values.add(normal, 0, name)
     return _index(values, style, report)
 

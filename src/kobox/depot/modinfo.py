@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from kobox.depot.modinfo_signature import SignatureInfo, claimed_size, signature_of
-from kobox.depot.module_facts import SectionReader
 from kobox.depot.module_file import ModuleElf, info_strings, is_compressed, unpacked
 from kobox.depot.names import module_name, module_name_of_path, normal_alias
+from kobox.depot.sections import ELF64_LE, HEAD_SIZE, Odd, Sections
 from kobox.depot.tree import ModuleTree
 
 _USUAL_END = 4096
@@ -140,20 +140,18 @@ def _strings_and_end(path: str) -> tuple[list[bytes], bytes]:
     """The strings of ``.modinfo``, and as much of the module's end as its signature may take."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        sections = SectionReader.of_file(fd)
-        if sections is not None:
-            info = sections.read(b".modinfo\0")
+        head = os.pread(fd, HEAD_SIZE, 0)
+        if head[:6] == ELF64_LE:
+            info = _modinfo(lambda: Sections.of_file(fd, head))
             if info is not None:
-                size = os.fstat(fd).st_size
-                return info_strings(info), _end(fd, size)
+                return info_strings(info), _end(fd)
         with open(fd, "rb", buffering=0, closefd=False) as file:
             data = file.read()
     finally:
         os.close(fd)
     if is_compressed(data[:8]) or len(data) < 8:
         data = unpacked(data, path)
-        sections = SectionReader.of_bytes(data)
-        info = sections.read(b".modinfo\0") if sections is not None else None
+        info = _modinfo(lambda: Sections.of_bytes(data)) if data[:6] == ELF64_LE else None
         if info is not None:
             return info_strings(info), data
     strings = ModuleElf(data, path).info()
@@ -162,8 +160,17 @@ def _strings_and_end(path: str) -> tuple[list[bytes], bytes]:
     return strings, data
 
 
-def _end(fd: int, size: int) -> bytes:
-    """The end of a file; all of it when its signature says to be longer than any usual one."""
+def _modinfo(opened: Callable[[], Sections]) -> bytes | None:
+    """The section; None when it is missing or the file is for the plain reader."""
+    try:
+        return opened().bytes_of(b".modinfo\0")
+    except Odd:
+        return None
+
+
+def _end(fd: int) -> bytes:
+    """The end of a file, as much as its signature says to take."""
+    size = os.fstat(fd).st_size
     start = max(size - _USUAL_END, 0)
     end = os.pread(fd, size - start, start)
     claimed = claimed_size(end)

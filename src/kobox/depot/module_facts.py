@@ -1,7 +1,7 @@
 """What depmod needs to know of one module, read with as few bytes and steps as can be.
 
-``facts_of_file`` reads a 64-bit little-endian module by a handful of ``pread`` calls: section headers, ``.modinfo``,
-``__versions``, the symbol table and its strings. Work on symbols is done on whole columns. Whatever is out of the
+An ordinary module takes a handful of ``pread`` calls (``sections``): section headers, ``.modinfo`` with
+``__versions``, the symbol table with its strings. Work on symbols is done on whole columns. Whatever is out of the
 ordinary is left to ``module_file``, the plain reader of all formats, with which this one must agree.
 """
 
@@ -11,28 +11,24 @@ import errno
 import os
 import struct
 import zlib
-from collections.abc import Callable
-from functools import lru_cache, partial
+from collections.abc import Sequence
+from functools import lru_cache
 from itertools import compress
 from typing import NamedTuple
 
 from kobox.depot.module_file import ModuleElf, info_strings, is_compressed, unpacked
+from kobox.depot.sections import ELF64_LE, HEAD_SIZE, Odd, Sections
 
-_EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
-_PLACE = struct.Struct("<QQ")
-_ELF64_LE = b"\x7fELF\x02\x01"
-_AHEAD = 2048
-"""How much before the section headers is read with them: section names mostly stand there."""
 _GAP = 4096
 """Bytes between two sections that are rather read than skipped by a second call."""
 _IS_ZERO = bytes([1]) + bytes(255)
 
-Read = Callable[[int, int], bytes]
-"""(count, offset) to bytes"""
+Row = tuple[bytes, bytes, bytes, bytes, bytes, int, str]
+"""The fields of ``Facts``, for ``marshal``."""
 
 
 class Facts(NamedTuple):
-    """Lists of texts, each joined by NUL bytes. Symbol names are as depmod looks them up."""
+    """Lists of texts, each text ended by NUL (``listed``). Symbol names are as depmod looks them up."""
 
     exports: bytes = b""
     needs: bytes = b""
@@ -45,28 +41,34 @@ class Facts(NamedTuple):
     reason: str = ""
 
 
-class _Odd(Exception):
-    """This file is for the plain reader."""
-
-
 def facts_of_file(path: str) -> Facts:
     """Read one module. Never raises for what is wrong with the file: that is in the record."""
+    return Facts._make(facts_row(path))
+
+
+def facts_row(path: str) -> Row:
+    """As ``facts_of_file``, without the record's class."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            head = os.pread(fd, 64, 0)
-            if head[:6] == _ELF64_LE:
+            head = os.pread(fd, HEAD_SIZE, 0)
+            if head[:6] == ELF64_LE:
                 try:
-                    return _quick(fd, head)
-                except _Odd:
+                    return _quick(Sections.of_file(fd, head))
+                except Odd:
                     pass
             with open(fd, "rb", buffering=0, closefd=False) as file:
                 data = unpacked(file.read(), path)
         finally:
             os.close(fd)
-        return facts_of_bytes(data, quick=is_compressed(head))
+        return _row_of_bytes(data, quick=is_compressed(head))
     except OSError as error:
-        return Facts(error=error.errno or errno.EIO, reason=error.strerror or "")
+        return b"", b"", b"", b"", b"", error.errno or errno.EIO, error.strerror or ""
+
+
+def facts_of_bytes(data: bytes, quick: bool = True) -> Facts:
+    """As ``facts_of_file``, from a decompressed module; ``quick=False`` reads it the plain way."""
+    return Facts._make(_row_of_bytes(data, quick))
 
 
 def content_digest(path: str) -> bytes:
@@ -82,38 +84,39 @@ def content_digest(path: str) -> bytes:
         return b""
 
 
-def facts_of_bytes(data: bytes, quick: bool = True) -> Facts:
-    """As ``facts_of_file``, from a decompressed module; ``quick=False`` reads it the plain way."""
-    if quick and data[:6] == _ELF64_LE:
+def listed(ended: bytes) -> list[bytes]:
+    """The texts of a field of ``Facts``."""
+    return ended.split(b"\0")[:-1]
+
+
+def ended(texts: Sequence[bytes]) -> bytes:
+    """Texts as a field of ``Facts``."""
+    return b"\0".join([*texts, b""])
+
+
+def _row_of_bytes(data: bytes, quick: bool) -> Row:
+    if quick and data[:6] == ELF64_LE:
         try:
-            return _quick(data, data[:64])
-        except _Odd:
+            return _quick(Sections.of_bytes(data))
+        except Odd:
             pass
     try:
         elf = ModuleElf(data)
     except OSError as error:
-        return Facts(error=error.errno or errno.EIO, reason=error.strerror or "")
-    exports = [symbol.name for symbol in elf.exports() or ()]
+        return b"", b"", b"", b"", b"", error.errno or errno.EIO, error.strerror or ""
+    exports = dict.fromkeys(symbol.name for symbol in elf.exports() or ())
     needs = _looked_up([symbol.name for symbol in elf.needs()])
-    return Facts(b"\0".join(dict.fromkeys(exports)), b"\0".join(needs), *_told(elf.info() or []))
+    info = elf.info() or []
+    told = [ended([text[len(key) :] for text in info if text.startswith(key)]) for key in _KEYS]
+    return ended([*exports]), ended(needs), told[0], told[1], told[2], 0, ""
 
 
-def listed(joined: bytes) -> list[bytes]:
-    """The texts of a field of ``Facts``."""
-    return joined.split(b"\0") if joined else []
+_KEYS = (b"alias=", b"softdep=", b"weakdep=")
 
 
 def _looked_up(names: list[bytes]) -> list[bytes]:
     """Names as symbols are looked up by: on PowerPC64 ``.foo`` means ``foo``."""
     return [name for name in (name[1:] if name[:1] == b"." else name for name in names) if name]
-
-
-def _told(info: list[bytes]) -> tuple[bytes, bytes, bytes]:
-    """alias, softdep and weakdep values of ``.modinfo`` strings."""
-    aliases = [text[6:] for text in info if text[:6] == b"alias="]
-    softdeps = [text[8:] for text in info if text[:8] == b"softdep="]
-    weakdeps = [text[8:] for text in info if text[:8] == b"weakdep="]
-    return b"\0".join(aliases), b"\0".join(softdeps), b"\0".join(weakdeps)
 
 
 class _PlainNames(dict[bytes, bytes]):
@@ -124,7 +127,7 @@ class _PlainNames(dict[bytes, bytes]):
         return name
 
 
-_PLAIN_NAMES = _PlainNames()
+_plain_name = _PlainNames().__getitem__
 
 
 @lru_cache(maxsize=2048)
@@ -132,193 +135,105 @@ def _version_names(count: int) -> struct.Struct:
     return struct.Struct("8x56s" * count)
 
 
-class _Headers:
-    """Section headers of a 64-bit little-endian file, found by name without looking at each."""
-
-    __slots__ = ("_ids", "_names", "_size", "_table")
-
-    def __init__(self, read: Read, head: bytes, size: int) -> None:
-        if len(head) != 64 or size <= 64:
-            raise _Odd
-        fields = _EHDR.unpack(head)
-        offset, entry_size, count, names_at = fields[6], fields[11], fields[12], fields[13]
-        end = offset + 64 * count
-        if entry_size != 64 or end > size or not 0 < names_at < count or fields[2] in (2, 43):
-            raise _Odd
-        start = max(offset - _AHEAD, 0)
-        table = read(end - start, start)
-        names_off, names_size = _PLACE.unpack_from(table, offset - start + 64 * names_at + 24)
-        if start <= names_off and names_off + names_size <= end:
-            names = table[names_off - start : names_off - start + names_size]
-        elif names_off + names_size <= size:
-            names = read(names_size, names_off)
-        else:
-            raise _Odd
-        if len(table) != end - start or names[-1:] != b"\0":
-            raise _Odd
-        self._names = names
-        self._table = table[offset - start :]
-        self._ids: list[int] = memoryview(self._table).cast("I")[0::16].tolist()
-        self._size = size
-
-    def find(self, name: bytes) -> tuple[int, int, int] | None:
-        """(offset, size, sh_info) of a section; ``name`` ends in NUL. None when there is surely none."""
-        times = self._names.count(name)
-        if not times:
-            return None
-        at = self._names.find(name)
-        if times > 1 or at == 0 or self._names[at - 1] or at not in self._ids:
-            raise _Odd
-        entry = 64 * self._ids.index(at)
-        offset, size = _PLACE.unpack_from(self._table, entry + 24)
-        if offset + size > self._size:
-            raise _Odd
-        return offset, size, int.from_bytes(self._table[entry + 44 : entry + 48], "little")
-
-
-class SectionReader:
-    """Sections of an ordinary module by name, for those who want few of them."""
-
-    __slots__ = ("_headers", "_read")
-
-    def __init__(self, headers: _Headers, read: Read) -> None:
-        self._headers, self._read = headers, read
-
-    @classmethod
-    def of_file(cls, fd: int) -> SectionReader | None:
-        """Of an open file; None when it is for the plain reader."""
-        head = os.pread(fd, 64, 0)
-        try:
-            return cls(*_opened(fd, head)) if head[:6] == _ELF64_LE else None
-        except _Odd:
-            return None
-
-    @classmethod
-    def of_bytes(cls, data: bytes) -> SectionReader | None:
-        """Of a whole module; None when it is for the plain reader."""
-        try:
-            return cls(*_opened(data, data[:64])) if data[:6] == _ELF64_LE else None
-        except _Odd:
-            return None
-
-    def read(self, name: bytes) -> bytes | None:
-        """A section's bytes; ``name`` ends in NUL. None when it is missing or for the plain reader to judge."""
-        try:
-            found = self._headers.find(name)
-            return None if found is None else _whole(self._read, *found[:2])
-        except _Odd:
-            return None
-
-
-def _opened(source: int | bytes, head: bytes) -> tuple[_Headers, Read]:
-    if isinstance(source, bytes):
-        data = source
-
-        def read(count: int, offset: int) -> bytes:
-            return data[offset : offset + count]
-
-        return _Headers(read, head, len(data)), read
-    from_file: Read = partial(os.pread, source)
-    return _Headers(from_file, head, os.fstat(source).st_size), from_file
-
-
-def _quick(source: int | bytes, head: bytes) -> Facts:
-    headers, read = _opened(source, head)
-    table, strings = headers.find(b".symtab\0"), headers.find(b".strtab\0")
+def _quick(sections: Sections) -> Row:
+    table, strings = sections.find(b".symtab\0"), sections.find(b".strtab\0")
     if table is None or strings is None or table[1] % 24:
-        raise _Odd
-    info, versions = _info_and_versions(read, headers)
-    symbols, texts = _symbols_and_texts(read, table, strings)
-    exports = _exports(read, headers, symbols, texts)
-    needs = _needs(symbols, texts, table[2])
+        raise Odd
+    info, versions = _info_and_versions(sections)
+    symbols, texts = _symbols_and_texts(sections, table, strings)
+    exports = _exports(sections, symbols, table[1], texts)
+    needs = _needs(symbols, table[1], texts, sections.info(table[2]))
     if versions:
-        told = list(map(_PLAIN_NAMES.__getitem__, _version_names(len(versions) // 64).unpack(versions)))
-        left = set(told).difference(needs)
-        needs += left if len(left) == 1 else [name for name in told if name in left]
+        names = list(map(_plain_name, _version_names(len(versions) // 64).unpack(versions)))
+        left = set(names).difference(needs)
+        needs += left if len(left) == 1 else [name for name in names if name in left]
     if needs and min(needs) < b"/":  # only a name that is empty or begins with a dot (or odder) sorts so low
         needs = _looked_up(needs)
-    return Facts(b"\0".join(exports), b"\0".join(needs), *_told(info_strings(info)))
+    needs.append(b"")
+    softdeps = _told(info, b"\0softdep=") if b"softdep=" in info else b""
+    weakdeps = _told(info, b"\0weakdep=") if b"weakdep=" in info else b""
+    return ended(exports), b"\0".join(needs), _told(info, b"\0alias="), softdeps, weakdeps, 0, ""
 
 
-def _info_and_versions(read: Read, headers: _Headers) -> tuple[bytes, bytes]:
-    """The two sections, mostly neighbours, by one read if so; empty when missing or of no sound size."""
-    info, versions = headers.find(b".modinfo\0"), headers.find(b"__versions\0")
+def _told(info: bytes, key: bytes) -> bytes:
+    """The values of a key; ``info`` begins with a NUL, as the key does."""
+    values = [rest.partition(b"\0")[0] for rest in info.split(key)]
+    values.append(b"")
+    return b"\0".join(values[1:])
+
+
+def _info_and_versions(sections: Sections) -> tuple[bytes, bytes]:
+    """The two sections, mostly neighbours, by one read if so; empty when missing or of no sound size.
+
+    A NUL is put before ``.modinfo``, so that all its strings have one before them.
+    """
+    info, versions = sections.find(b".modinfo\0"), sections.find(b"__versions\0")
     if versions is None or versions[1] % 64:
-        return (b"" if info is None else _whole(read, *info[:2])), b""
-    if info is None:
-        data = _whole(read, *versions[:2])
-        info_data = b""
+        return (b"" if info is None else b"\0" + sections.whole(info[0], info[1])), b""
+    info_off, info_size, _ = info or (versions[0], 0, 0)
+    off, size, _ = versions
+    start = min(info_off, off)
+    end = max(info_off + info_size, off + size)
+    if end - start > info_size + size + _GAP:
+        told, data = sections.whole(info_off, info_size), sections.whole(off, size)
     else:
-        start = min(info[0], versions[0])
-        end = max(info[0] + info[1], versions[0] + versions[1])
-        if end - start > info[1] + versions[1] + _GAP:
-            info_data, data = _whole(read, *info[:2]), _whole(read, *versions[:2])
-        else:
-            both = _whole(read, start, end - start)
-            info_data = both[info[0] - start : info[0] - start + info[1]]
-            data = both[versions[0] - start : versions[0] - start + versions[1]]
-    if data[63::64].count(0) != len(data) // 64:
-        raise _Odd
-    return info_data, data
+        both = sections.whole(start, end - start)
+        told, data = both[info_off - start : info_off - start + info_size], both[off - start : off - start + size]
+    if data[63::64].count(0) != size // 64:
+        raise Odd
+    return b"\0" + told, data
 
 
 def _symbols_and_texts(
-    read: Read, table: tuple[int, int, int], strings: tuple[int, int, int]
-) -> tuple[memoryview, bytes]:
-    """The symbol table, and its strings with a NUL at their end."""
+    sections: Sections, table: tuple[int, int, int], strings: tuple[int, int, int]
+) -> tuple[bytes, bytes]:
+    """The symbol table (and more behind it), and its strings, which end in NUL."""
     gap = strings[0] - table[0] - table[1]
     if 0 <= gap <= _GAP:
-        both = _whole(read, table[0], table[1] + gap + strings[1])
-        symbols, texts = memoryview(both)[: table[1]], both[table[1] + gap :]
+        symbols = sections.whole(table[0], table[1] + gap + strings[1])
+        texts = symbols[table[1] + gap :]
     else:
-        symbols, texts = memoryview(_whole(read, *table[:2])), _whole(read, *strings[:2])
+        symbols, texts = sections.whole(table[0], table[1]), sections.whole(strings[0], strings[1])
     if texts[-1:] != b"\0":
-        raise _Odd
+        raise Odd
     return symbols, texts
 
 
-def _exports(read: Read, headers: _Headers, symbols: memoryview, texts: bytes) -> list[bytes]:
+def _exports(sections: Sections, symbols: bytes, size: int, texts: bytes) -> list[bytes]:
     """Names behind ``__crc_`` of symbols, else the strings of ``__ksymtab_strings``."""
     find = texts.find
-    places: set[int] = set()
     at = find(b"__crc_")
-    while at >= 0:
-        places.add(at)
-        at = find(b"__crc_", at + 6)
-    if places:
-        names = symbols.cast("I")[6::6].tolist()
+    if at >= 0:
+        places: set[int] = set()
+        while at >= 0:
+            places.add(at)
+            at = find(b"__crc_", at + 6)
+        names = memoryview(symbols)[:size].cast("I")[6::6].tolist()
         places.intersection_update(names)
         if places:
             if max(names) >= len(texts):
-                raise _Odd
-            return list(dict.fromkeys(texts[at + 6 : find(b"\0", at)] for at in sorted(places)))
-    section = headers.find(b"__ksymtab_strings\0")
-    return [] if section is None else list(dict.fromkeys(info_strings(_whole(read, *section[:2]))))
+                raise Odd
+            return list(dict.fromkeys([texts[at + 6 : find(b"\0", at)] for at in sorted(places)]))
+    strings = sections.bytes_of(b"__ksymtab_strings\0")
+    return [] if strings is None else list(dict.fromkeys(info_strings(strings)))
 
 
-def _needs(symbols: memoryview, texts: bytes, first_global: int) -> list[bytes]:
+def _needs(symbols: bytes, size: int, texts: bytes, first_global: int) -> list[bytes]:
     """Names of undefined symbols, in table order. They are never local; if one is, this is an odd file."""
-    low, high = bytes(symbols[6::24]), bytes(symbols[7::24])
-    if not 0 < first_global <= len(low):
-        raise _Odd
+    low, high = symbols[6:size:24], symbols[7:size:24]
+    count = len(low) - first_global
+    if first_global <= 0 or count < 0:
+        raise Odd
     at = low.find(0, 1, first_global)
     while at >= 0:
         if not high[at]:
-            raise _Odd
+            raise Odd
         at = low.find(0, at + 1, first_global)
-    count = len(low) - first_global
     low_zero = int.from_bytes(low[first_global:].translate(_IS_ZERO), "little")
     high_zero = int.from_bytes(high[first_global:].translate(_IS_ZERO), "little")
     is_undefined = (low_zero & high_zero).to_bytes(count, "little")
-    places = list(compress(symbols.cast("I")[6 * first_global :: 6].tolist(), is_undefined))
+    places = list(compress(memoryview(symbols)[:size].cast("I")[6 * first_global :: 6].tolist(), is_undefined))
     if places and max(places) >= len(texts):
-        raise _Odd
+        raise Odd
     find = texts.find
     return [texts[at : find(b"\0", at)] for at in places]
-
-
-def _whole(read: Read, offset: int, size: int) -> bytes:
-    data = read(size, offset)
-    if len(data) != size:  # the file shrank while it was read
-        raise _Odd
-    return data

@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from builders import ABS, LOCAL, KoBuilder
-from kobox.depot.module_facts import Facts, content_digest, facts_of_bytes, facts_of_file, listed
+from kobox.depot.module_facts import Facts, content_digest, ended, facts_of_bytes, facts_of_file, listed
 from kobox.depot.module_file import ModuleElf
 
 
@@ -28,7 +28,7 @@ def rich(bits: int = 64, order: str = "<") -> KoBuilder:
 
 def as_sets(facts: Facts) -> Facts:
     """Exports have no order."""
-    return facts._replace(exports=b"\0".join(sorted(listed(facts.exports))))
+    return facts._replace(exports=ended(sorted(listed(facts.exports))))
 
 
 def both(data: bytes) -> tuple[Facts, Facts]:
