@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kobox.image.btf import Btf
 from kobox.image.symbols import Symbols
@@ -48,8 +47,7 @@ class Kernel(Protocol):
     def read(self, address: int, size: int) -> bytes: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Initcall:
+class Initcall(NamedTuple):
     """``place`` is the entry's own address in the table, ``address`` the function."""
 
     level: str
@@ -58,8 +56,7 @@ class Initcall:
     place: int
 
 
-@dataclass(frozen=True, slots=True)
-class Fixup:
+class Fixup(NamedTuple):
     """An exception table entry: a fault at ``insn`` goes on at ``fixup``; ``data`` says how (type and register)."""
 
     insn: int
@@ -67,8 +64,7 @@ class Fixup:
     data: int
 
 
-@dataclass(frozen=True, slots=True)
-class BugSite:
+class BugSite(NamedTuple):
     """A ``ud2`` that is a BUG or WARN; ``file`` is empty when the kernel keeps no names."""
 
     address: int
@@ -77,8 +73,7 @@ class BugSite:
     flags: int
 
 
-@dataclass(frozen=True, slots=True)
-class Unwind:
+class Unwind(NamedTuple):
     """The ORC entry that holds for addresses from ``address`` on; ``raw`` is a ``struct orc_entry``."""
 
     address: int

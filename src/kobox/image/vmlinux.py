@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kobox.elf import SHF, ElfFile, Gate, parse
 from kobox.elf.constants import EM, ET
@@ -25,8 +25,7 @@ _HUGE = 1 << 32
 _ZEROS = bytes(1 << 16)
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """One loadable piece: ``size`` in memory, of which ``file_size`` bytes are at ``file_off``; flags R 4, W 2, X 1."""
 
     vaddr: int
@@ -37,8 +36,7 @@ class Segment:
     file_size: int
 
 
-@dataclass(frozen=True, slots=True)
-class KernelSection:
+class KernelSection(NamedTuple):
     """An ELF section that is in memory. ``type`` and ``flags`` are the ELF's own numbers."""
 
     name: str
@@ -85,9 +83,9 @@ class Layout:
             "phys_base": self.phys_base,
             "virt_base": self.virt_base,
             "flat_size": self.flat_size,
-            "segments": [_values(segment) for segment in self.segments],
+            "segments": [list(segment) for segment in self.segments],
             "percpu": self.segments.index(self.percpu) if self.percpu else None,
-            "sections": [_values(section) for section in self.sections],
+            "sections": [list(section) for section in self.sections],
         }
 
     @classmethod
@@ -173,7 +171,3 @@ def _filled(view: memoryview) -> Iterator[tuple[int, int]]:
             start = at
     if start is not None:
         yield start, len(view)
-
-
-def _values(record: Segment | KernelSection) -> list[Any]:
-    return [getattr(record, field) for field in record.__slots__]
