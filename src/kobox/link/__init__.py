@@ -21,13 +21,15 @@ from kobox.link.policy import (
     check_modinfo,
     check_modstruct_version,
     check_module_license_and_versions,
+    check_vermagic,
     has_unversioned_exports,
+    metadata_taints,
     verify_exported_symbols,
 )
 from kobox.link.relocate import relocate
 from kobox.link.resolve import Symbols, simplify, symbol_table, undefined
 from kobox.link.rules import Rules
-from kobox.link.tables import find_tables, sort_extable
+from kobox.link.tables import check_tables, find_tables, sort_extable
 from kobox.link.validity import LoadView, enforce_rwx, load_view
 
 __all__ = [
@@ -55,6 +57,8 @@ __all__ = [
     "check_modinfo",
     "check_modstruct_version",
     "check_module_license_and_versions",
+    "check_tables",
+    "check_vermagic",
     "enforce_rwx",
     "finalize",
     "find_tables",
@@ -64,6 +68,7 @@ __all__ = [
     "link_tree",
     "link_view",
     "load_view",
+    "metadata_taints",
     "relocate",
     "simplify",
     "sort_extable",

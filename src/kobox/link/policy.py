@@ -168,25 +168,42 @@ def check_modinfo(
     ignore_vermagic: bool = False,
     spectre_v2: bool = True,
 ) -> tuple[Finding, ...]:
-    """Vermagic, tree, retpoline, staging, livepatch, licence and test metadata, in the kernel's order.
+    """``check_vermagic`` and then ``metadata_taints``: what older kernels do in one step, before laying out memory.
 
-    ``taints`` is the kernel's mask so far (some lines are said only once). ``spectre_v2``: the kernel mitigates
-    Spectre v2. Raises ``Refusal`` with what was found before.
+    ``taints`` is the kernel's mask so far (some lines are said only once). Raises ``Refusal`` with all that was found.
     """
-    found: list[Finding] = []
+    found = check_vermagic(view, vermagic, rules, taints, ignore_vermagic=ignore_vermagic)
+    try:
+        return found + metadata_taints(view, rules, taints, spectre_v2=spectre_v2)
+    except Refusal as refusal:
+        raise Refusal(refusal.number, found + refusal.findings) from refusal
+
+
+def check_vermagic(
+    view: LoadView, vermagic: str, rules: Rules, taints: int, *, ignore_vermagic: bool = False
+) -> tuple[Finding, ...]:
+    """Was the module built for this kernel? Newer kernels ask here too whether they can livepatch."""
     magic = None if ignore_vermagic else view.info("vermagic")
+    found: list[Finding] = []
     if magic is None:
         found += force_load(view, rules, "bad vermagic", taints)
     elif not same_magic(magic, vermagic, bool(view.index.vers)):
         line = f"{view.name}: version magic '{magic}' should be '{vermagic}'"
         raise Refusal(errno.ENOEXEC, (LogLine(Level.ERR, line),))
-    livepatch = view.info("livepatch") is not None
-    if livepatch and rules.memories:
+    if rules.memories:
         _need_livepatch(view, rules, found)
-    found += _tree_taints(view, taints, spectre_v2)
-    if livepatch:
-        if not rules.memories:
-            _need_livepatch(view, rules, found)
+    return tuple(found)
+
+
+def metadata_taints(view: LoadView, rules: Rules, taints: int, *, spectre_v2: bool = True) -> tuple[Finding, ...]:
+    """What tree, retpoline, staging, livepatch, licence and test metadata taint, in the kernel's order.
+
+    ``spectre_v2``: the kernel mitigates Spectre v2. Newer kernels do this once the module's name is reserved.
+    """
+    found = _tree_taints(view, taints, spectre_v2)
+    if not rules.memories:
+        _need_livepatch(view, rules, found)
+    if view.info("livepatch") is not None:
         found.append(Taint(TaintBit.LIVEPATCH))
         found.append(LogLine(Level.NOTICE, f"{view.mod_name}: tainting kernel with TAINT_LIVEPATCH", once=True))
     license = view.info("license")
@@ -203,7 +220,7 @@ def check_modinfo(
 
 
 def _need_livepatch(view: LoadView, rules: Rules, found: Sequence[Finding]) -> None:
-    if not rules.livepatch:
+    if view.info("livepatch") is not None and not rules.livepatch:
         line = f"{view.mod_name}: module is marked as livepatch module, but livepatch support is disabled"
         raise Refusal(errno.ENOEXEC, (*found, LogLine(Level.ERR, line)))
 
@@ -270,7 +287,6 @@ class Resolver:
     ``taints`` and ``of_module`` are the kernel's and the module's taint masks; they grow as symbols of proprietary
     modules or without versions are used. ``used`` lists the exporting modules so far, in the order of first use.
     """
-
 
     def __init__(
         self, view: LoadView, exporters: Collection[Exporter], rules: Rules, taints: int = 0, of_module: int = 0

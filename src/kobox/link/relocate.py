@@ -22,6 +22,7 @@ from kobox.elf.layouts import LAYOUTS
 from kobox.link.columns import apply_columns, lanes_of
 from kobox.link.findings import Level, LogLine, Refusal
 from kobox.link.layout import Layout
+from kobox.link.livepatch import VMLINUX, Lookup, livepatch_values, object_of
 from kobox.link.resolve import U64, Symbols, symbol_name, symbol_table
 from kobox.link.validity import SYM_SIZE, LoadView
 
@@ -53,9 +54,6 @@ RECIPES: Mapping[int, Recipe] = {
     R_X86_64.PLT32: Recipe(4, True, "any"),
     R_X86_64.PC64: Recipe(8, True, "any"),
 }
-
-Livepatch = Callable[[int, str], Sequence[int] | None]
-"""Asked for the symbol values of a livepatch relocation section (its number, the object); None leaves it for later."""
 
 
 class Detail(NamedTuple):
@@ -101,13 +99,14 @@ def relocate(
     symbols: Symbols,
     *,
     memory: Mapping[str, memoryview | bytearray] | None = None,
-    livepatch: Livepatch | None = None,
+    livepatch: Lookup | None = None,
     pointer: Callable[[int], str] = lambda address: HASHED,
     count_types: bool = False,
 ) -> Relocated:
     """Apply every relocation section to ``windows`` (``Layout.windows``), which are at ``addresses``.
 
     ``memory`` are the whole regions: relocations of broken modules may reach past their section into them.
+    ``livepatch`` finds symbols that livepatch modules name by object; without it their sections wait.
     ``pointer`` prints an address as the kernel's ``%p`` would. Raises ``RelocationRefused``; what was applied before
     stays applied, as in the kernel.
     """
@@ -117,7 +116,7 @@ def relocate(
         if not number or target >= len(view.sections) or not layout.flags[target] & SHF.ALLOC:
             continue
         if section.flags & SHF.RELA_LIVEPATCH:
-            work.livepatch(number, livepatch)
+            work.livepatch(number, symbols, livepatch)
         elif section.type == SHT.RELA:
             work.section(number, target)
         elif section.type == SHT.REL:
@@ -152,21 +151,14 @@ class _Work:
     def lanes(self) -> list[bytes]:
         return lanes_of(self.values)
 
-    def livepatch(self, number: int, resolve: Livepatch | None) -> None:
-        """A section whose symbols livepatch resolves itself: those of the kernel now, those of modules later."""
-        name = self.view.sections[number].name
-        start, _, rest = name.partition(".klp.rela.")
-        owner = rest.partition(".")[0]
-        if start or not owner:
-            text = f"livepatch: section {name} has an incorrectly formatted name"
-            raise RelocationRefused(errno.EINVAL, (LogLine(Level.ERR, text),), None)
-        if owner != "vmlinux" or resolve is None:
+    def livepatch(self, number: int, symbols: Symbols, lookup: Lookup | None) -> None:
+        """A section whose symbols livepatch looks up itself: for the kernel now, for modules when those come."""
+        if object_of(self.view.sections[number].name) != VMLINUX or lookup is None:
             return
-        values = resolve(number, owner)
-        if values is not None:
-            own = _Work(self.view, self.addresses, self.windows, values, self.pointer, self.regions)
-            own.section(number, self.view.sections[number].info)
-            self.done += own.done
+        values = livepatch_values(self.view, symbols, number, lookup)
+        own = _Work(self.view, self.addresses, self.windows, values, self.pointer, self.regions)
+        own.section(number, self.view.sections[number].info)
+        self.done += own.done
 
     def section(self, number: int, target: int) -> None:
         rows = self.view.contents(number)
@@ -190,22 +182,28 @@ class _Work:
             if recipe is None:
                 text = f"{PR_FMT}{self.view.mod_name}: Unknown rela relocation: {kind}"
                 raise self._refused((text,), target, offset, kind, symbol, addend, value)
+            newer = self.view.rules.memories
+            stored = value - place & U64 if recipe.relative else value
+            if newer and not _survives(value, recipe):
+                raise self._refused(self._overflow(kind, value), target, offset, kind, symbol, addend, value)
             memory, at = self._memory(place, recipe.width, target)
             if memory[at : at + recipe.width] != _ZEROS[recipe.width]:
                 text = (
-                    f"{PR_FMT}x86/modules: Skipping invalid relocation target, existing value is nonzero "
-                    f"for type {kind}, loc {self.pointer(place)}, val {value:x}"
+                    f"{PR_FMT}x86/modules: {'Invalid' if newer else 'Skipping invalid'} relocation target, "
+                    f"existing value is nonzero for type {kind}, loc {self.pointer(place)}, "
+                    f"val {stored if newer else value:x}"
                 )
                 raise self._refused((text,), target, offset, kind, symbol, addend, value)
-            stored = value - place & U64 if recipe.relative else value
-            stored &= (1 << recipe.width * 8) - 1
-            memory[at : at + recipe.width] = stored.to_bytes(recipe.width, "little")
-            if not recipe.relative and not _survives(value, recipe):
-                texts = (
-                    f"{PR_FMT}overflow in relocation type {kind} val {value:x}",
-                    f"{PR_FMT}`{self.view.mod_name}' likely not compiled with -mcmodel=kernel",
-                )
-                raise self._refused(texts, target, offset, kind, symbol, addend, value)
+            cut = stored & (1 << recipe.width * 8) - 1
+            memory[at : at + recipe.width] = cut.to_bytes(recipe.width, "little")
+            if not _survives(value, recipe):
+                raise self._refused(self._overflow(kind, value), target, offset, kind, symbol, addend, value)
+
+    def _overflow(self, kind: int, value: int) -> tuple[str, str]:
+        return (
+            f"{PR_FMT}overflow in relocation type {kind} val {value:x}",
+            f"{PR_FMT}`{self.view.mod_name}' likely not compiled with -mcmodel=kernel",
+        )
 
     def _symbol_value(self, number: int) -> int:
         """A symbol's value; a number behind the table reads what lies there in memory, as the kernel's would."""

@@ -7,12 +7,14 @@ size their kind has.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import le
 from struct import Struct
 from typing import NamedTuple
 
+from kobox.link.findings import Level, LogLine, Refusal
 from kobox.link.rules import Rules
 from kobox.link.validity import LoadView
 
@@ -96,9 +98,14 @@ def find_tables(view: LoadView, addresses: Sequence[int], rules: Rules) -> dict[
     return found
 
 
-def has_both_constructor_tables(view: LoadView) -> bool:
-    """A kernel with constructors refuses a module with ``.ctors`` and ``.init_array`` (EINVAL)."""
-    return bool(view.find(".ctors") and view.find(".init_array"))
+def check_tables(view: LoadView, constructors: bool = False) -> tuple[LogLine, ...]:
+    """What the kernel says about a module's tables; with ``constructors`` it refuses two kinds of them (EINVAL)."""
+    if constructors and view.find(".ctors") and view.find(".init_array"):
+        line = f"{view.mod_name}: has both .ctors and .init_array."
+        raise Refusal(errno.EINVAL, (LogLine(Level.WARNING, line),))
+    if view.find("__obsparm"):
+        return (LogLine(Level.WARNING, f"{view.mod_name}: Ignoring obsolete parameters"),)
+    return ()
 
 
 def sort_extable(table: memoryview, rules: Rules) -> None:

@@ -46,7 +46,8 @@ class LoadView:
 
     ``flags`` are the section flags with SHF_ALLOC taken from the version and metadata sections. ``name`` is what the
     kernel calls the module in messages; ``mod_name`` is what stands in its ``struct module``. They differ in odd files.
-    ``modinfo`` keeps order and duplicates. ``data`` is the file without its signature, and is not copied.
+    ``rules`` are the kernel's that checked it. ``modinfo`` keeps order and duplicates. ``data`` is the file without its
+    signature, and is not copied.
     """
 
     data: memoryview
@@ -58,6 +59,7 @@ class LoadView:
     modinfo: tuple[tuple[str, str], ...]
     name: str
     mod_name: str
+    rules: Rules
 
     def info(self, tag: str) -> str | None:
         """The first value of a metadata tag, as the kernel finds it; None if there is none."""
@@ -319,6 +321,7 @@ class _Checks:
             modinfo=self.modinfo,
             name=mod_name if self.name is None else self.name,
             mod_name=mod_name,
+            rules=self.rules,
         )
 
     # Helpers of the checks.

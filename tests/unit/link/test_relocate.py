@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from builders import KoBuilder
 from kobox.elf.constants import R_X86_64
 from kobox.link.findings import Refusal
 from kobox.link.relocate import RECIPES, RelocationRefused
+from kobox.link.rules import default_rules
 from linking import chain
 
 U64 = (1 << 64) - 1
@@ -173,15 +175,25 @@ def test_a_target_outside_the_module_is_a_crash_not_a_write() -> None:
     assert caught.value.crash
 
 
-def test_a_livepatch_section_with_an_odd_name_is_refused() -> None:
-    module = hello()
-    module.section(".rela.init.data", bytes(24), type=4, flags=0x00100000, info=module.index_of(".text"))
+NEWER = replace(default_rules(), memories=True)
+
+
+def test_newer_kernels_say_it_a_little_differently() -> None:
+    done = chain(hello(b"\x90" * 16).reloc(".text", 2, R_X86_64.PC32, "target"), {"target": KERNEL}, rules=NEWER)
     with pytest.raises(RelocationRefused) as caught:
-        chain(module).relocate()
-    assert caught.value.name == "EINVAL"
+        done.relocate()
+    distance = KERNEL - done.address_of(".text") - 2 & U64
     assert [line.text for line in caught.value.log] == [
-        "livepatch: section .rela.init.data has an incorrectly formatted name"
+        "module: x86/modules: Invalid relocation target, existing value is nonzero for type 2, "
+        f"loc (____ptrval____), val {distance:x}"
     ]
+
+
+def test_newer_kernels_see_the_overflow_before_the_nonzero_target() -> None:
+    module = hello(b"\x90" * 16).reloc(".text", 2, R_X86_64.ABS32S, "target")
+    with pytest.raises(RelocationRefused) as caught:
+        chain(module, {"target": 1 << 40}, rules=NEWER).relocate()
+    assert caught.value.log[0].text == f"module: overflow in relocation type 11 val {1 << 40:x}"
 
 
 def test_this_module_points_to_init() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import struct
 
+import pytest
+
 from builders import ALLOC, WRITE, KoBuilder
+from kobox.link.findings import LogLine, Refusal
 from kobox.link.rules import Rules, default_rules
-from kobox.link.tables import FIELDS, find_tables, has_both_constructor_tables, sort_extable
+from kobox.link.tables import FIELDS, check_tables, find_tables, sort_extable
 from linking import chain
 
 RULES = default_rules()
@@ -49,10 +52,16 @@ def test_either_section_of_traced_functions_is_found() -> None:
         assert find_tables(done.view, done.addresses, RULES)["ftrace_callsites"].count == 2
 
 
-def test_two_kinds_of_constructors_are_one_too_many() -> None:
-    module = KoBuilder("hello").module().section(".ctors", bytes(8))
-    assert not has_both_constructor_tables(chain(module).view)
-    assert has_both_constructor_tables(chain(module.section(".init_array", bytes(8))).view)
+def test_two_kinds_of_constructors_are_one_too_many_where_there_are_constructors() -> None:
+    both = chain(KoBuilder("hello").module().section(".ctors", bytes(8)).section(".init_array", bytes(8))).view
+    with pytest.raises(Refusal, match=r"EINVAL: hello: has both \.ctors and \.init_array\."):
+        check_tables(both, constructors=True)
+    assert check_tables(both) == ()
+
+
+def test_parameters_of_long_ago_are_ignored_with_a_word() -> None:
+    view = chain(KoBuilder("hello").module().section("__obsparm", bytes(8))).view
+    assert check_tables(view) == (LogLine(4, "hello: Ignoring obsolete parameters"),)
 
 
 def test_no_field_is_listed_twice() -> None:
