@@ -17,15 +17,15 @@ RANKS = {
     "ko": 2,
     "link": 3, "sign": 3, "image": 3, "depot": 3,
     "kernel": 4,
-    "kapi": 5, "boot": 5, "devices": 5, "debug": 5,
+    "kapi": 5, "bringup": 5, "devices": 5, "debug": 5,
     "bare": 6,
     "box": 6, "runner": 6,
     "audit": 7, "build": 7, "initramfs": 7,
     "session": 8, "cli": 8, "web": 8, "pytest_plugin": 8, "__main__": 9, "__init__": 9,
 }  # fmt: skip
 
-MAY_SHARE = {("runner", "box"), ("box", "bare"), ("boot", "kapi"), ("audit", "build")}
-"""Rooms of one rank that know each other: the parts of the front door, and the boot that installs the adopted functions."""
+MAY_SHARE = {("runner", "box"), ("box", "bare"), ("bringup", "kapi"), ("audit", "build")}
+"""Rooms of one rank that know each other: parts of the front door, and the boot that installs adopted functions."""
 
 FENCES = {
     "unicorn": {"machine"},

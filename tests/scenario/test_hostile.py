@@ -6,6 +6,7 @@ to a real kernel's answer in ``tests/examples``; here is what only kobox has: st
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
@@ -46,10 +47,8 @@ def test_jumps_to_the_stubs_of_the_task_room_do_no_harm(kernel: Kernel) -> None:
     tasks = kernel.guest.tasks
     tasks.virtual_limit_ns = 1_000_000_000
     for stub in (tasks._resume, tasks._mm_made, tasks._done):
-        try:
+        with contextlib.suppress(TaskDied):
             kernel.call(stub)
-        except GuestError as stopped:
-            assert isinstance(stopped, TaskDied), stopped
         assert alive(kernel)
         kernel.reset()
 

@@ -47,6 +47,7 @@ class TrapArea:
         self.mailbox_addr = base
         self._paddr = paddr
         self._mailbox = memoryview(pages._memory.bytes)[paddr : paddr + MAILBOX.size]
+        self._stack = self._mailbox[-8:].cast("Q")
         self._next = base + PAGE_SIZE + STUB_SIZE
         self._stubs_end = base + min(size, STUBS_SIZE)
         self.end = base + size
@@ -58,8 +59,13 @@ class TrapArea:
             pages.own[base + off] = (paddr + off, abi.PROT_RX if off < STUBS_SIZE else abi.PROT_RW)
 
     def arguments(self) -> tuple[int, ...]:
-        """rdi, rsi, rdx, rcx, r8, r9 and rsp of the call that just trapped."""
-        return MAILBOX.unpack(self._mailbox)
+        """rdi, rsi, rdx, rcx, r8, r9 and rsp of the call that just trapped; each call's can be taken once.
+
+        Whoever jumps to a stub's ``hlt`` directly leaves the stack pointer 0 here.
+        """
+        values = MAILBOX.unpack(self._mailbox)
+        self._stack[0] = 0
+        return values
 
     def stub(self, name: str, handler: Callable[[], None]) -> int:
         """A function that traps: store arguments, ``hlt``, return. Returns its address."""

@@ -1,0 +1,274 @@
+"""What modules do wrong with memory is found on a real kernel, and what they do right is not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kobox
+import kobox.ko
+from headers import kernel_headers
+from kobox.box import Kernel
+from kobox.errors import Errno
+from kobox.kernel.heapcheck import bucket, room
+from kobox.kernel.modules import Module
+from kobox.runner import Finder
+from needs import lacking
+
+ROOT = Path(__file__).resolve().parents[2]
+PREBUILT = ROOT / "examples/prebuilt"
+
+pytestmark = pytest.mark.image
+
+
+@pytest.fixture(scope="module")
+def booted(debian_root: Path) -> Iterator[Kernel]:
+    with kobox.boot(debian_root) as kernel:
+        kernel.mark_pristine()
+        yield kernel
+
+
+@pytest.fixture
+def kernel(booted: Kernel) -> Kernel:
+    booted.reset()
+    return booted
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, debian_image: Any) -> Path:
+    """A folder with ``heap_story.ko`` and ``leak.ko``, compiled with debug data for the image's own release."""
+    headers = kernel_headers(debian_image.release)
+    if headers.release != debian_image.release:
+        lacking(f"headers of {debian_image.release}")
+    folder = tmp_path_factory.mktemp("story")
+    shutil.copy(ROOT / "tests/data/heap_story.c", folder)
+    shutil.copy(ROOT / "examples/leak.c", folder)
+    (folder / "Kbuild").write_text("obj-m += heap_story.o leak.o\n")
+    headers.make(folder, flags=["-g"])
+    return folder
+
+
+def prebuilt(kernel: Kernel, name: str, **parameters: object) -> Module:
+    path = PREBUILT / f"{name}.ko"
+    if kernel.release not in path.read_bytes().decode("latin-1"):
+        pytest.skip(f"the prebuilt examples are not for {kernel.release}")
+    return kernel.insmod(path, **parameters)
+
+
+def told(kernel: Kernel, built: Path, story: str) -> tuple[dict[str, Any], ...]:
+    kernel.insmod(built / "heap_story.ko", story=story)
+    kernel.rmmod("heap_story")
+    return kernel.memory_reports()
+
+
+def kinds(reports: tuple[dict[str, Any], ...]) -> list[str]:
+    return [report["kind"] for report in reports]
+
+
+def own_log(kernel: Kernel) -> list[str]:
+    return [record.text for record in kernel.dmesg() if record.text.startswith("kobox: ") and record.level == 3]
+
+
+def lines_of(trace: list[dict[str, Any]], source: Path) -> list[str]:
+    """The source texts of a trace's frames in that file."""
+    texts = source.read_text().splitlines()
+    places = [
+        frame["source"] for frame in trace if frame["source"] and frame["source"].split(":")[0].endswith(source.name)
+    ]
+    return [texts[int(place.rpartition(":")[2]) - 1].strip() for place in places]
+
+
+# -- leaks ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_leak_is_told_with_the_line_that_allocated_it(kernel: Kernel, built: Path) -> None:
+    kernel.insmod(built / "leak.ko", blocks=3)
+    assert kernel.leaks() == ()
+    kernel.rmmod("leak")
+    leaks = kernel.leaks()
+    assert [leak["size"] for leak in leaks] == [100, 200, 300]
+    assert {leak["module"] for leak in leaks} == {"leak"}
+    assert lines_of(leaks[0]["trace"], ROOT / "examples/leak.c") == ["lost = kzalloc(100 * (i + 1), GFP_KERNEL);"]
+    assert leaks[0]["trace"][0]["symbol"].startswith("leak_init+")
+    assert leaks[0]["trace"][1]["symbol"].startswith("do_one_initcall+")
+    assert [line.partition(" at ")[0] for line in own_log(kernel)] == [
+        f"kobox: leak: {size} bytes" for size in (100, 200, 300)
+    ]
+
+
+def test_a_failed_init_that_frees_nothing_leaks(kernel: Kernel, built: Path) -> None:
+    with pytest.raises(Errno):
+        kernel.insmod(built / "heap_story.ko", story="failing")
+    assert [leak["size"] for leak in kernel.leaks()] == [10]
+
+
+def test_vmalloc_leaks_too(kernel: Kernel, built: Path) -> None:
+    assert kinds(told(kernel, built, "vmalloc_leak")) == ["leak"]
+    assert [leak["pool"] for leak in kernel.leaks()] == ["vmalloc"]
+
+
+# -- what modules do right --------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_allocation_can_be_used_to_its_last_byte(kernel: Kernel, built: Path) -> None:
+    assert told(kernel, built, "clean") == ()
+    assert "heap_story: 0 wrong" in [record.text for record in kernel.dmesg()]
+    assert kernel.leaks() == ()
+    assert own_log(kernel) == []
+
+
+@pytest.mark.parametrize("name", ["list", "slab", "kthread", "rcu_list", "completion", "netdev"])
+def test_examples_without_mistakes_are_not_reported(kernel: Kernel, name: str) -> None:
+    module = prebuilt(kernel, name)
+    kernel.sleep(0.1)
+    kernel.rmmod(module.name)
+    assert kernel.memory_reports() == ()
+    assert kernel.leaks() == ()
+
+
+@pytest.mark.parametrize("name", ["ext4", "squashfs", "bonding", "loop", "zram"])
+def test_modules_of_the_distribution_are_not_reported(kernel: Kernel, name: str) -> None:
+    assert kernel.modules_folder is not None
+    finder = Finder(kernel.modules_folder, [], kernel.modules_folder)
+    path = finder.find(name)
+    loaded = [kernel.insmod(file).name for file in [*finder.in_order(kobox.ko.read_module(path)), path]]
+    kernel.sleep(0.05)
+    for module in reversed(loaded):
+        kernel.rmmod(module)
+    assert kernel.memory_reports() == ()
+    assert kernel.leaks() == ()
+
+
+def test_what_kfree_rcu_will_free_is_no_leak(kernel: Kernel, built: Path) -> None:
+    assert told(kernel, built, "rcu") == ()
+    assert kernel.leaks() == ()
+    (object_,) = kernel.heap.state.objects.values()
+    kernel.sleep(15)  # the kernel gathers what it frees so, and does it later
+    assert object_.address not in kernel.heap.state.objects
+
+
+def test_a_cache_with_readers_under_rcu_keeps_the_content_of_free_objects(kernel: Kernel, built: Path) -> None:
+    assert told(kernel, built, "typesafe") == ()
+    assert "heap_story: still 11" in [record.text for record in kernel.dmesg()]
+
+
+# -- what modules do wrong --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [32, 33, 64, 100, 4096])
+def test_one_byte_too_many_is_found_when_the_object_is_freed(kernel: Kernel, size: int) -> None:
+    prebuilt(kernel, "hostile/overrun", size=size)
+    (report,) = kernel.memory_reports()
+    assert (report["kind"], report["size"], report["offset"], report["count"]) == ("overrun", size, size, 1)
+    assert report["allocated"][0]["symbol"].startswith("overrun_init+")
+    assert report["found"][0]["symbol"].startswith("overrun_init+")
+    (line,) = own_log(kernel)
+    assert f"1 byte written at offset {size} of {size} bytes" in line
+
+
+def test_freeing_twice_is_told_with_all_three_places(kernel: Kernel) -> None:
+    prebuilt(kernel, "hostile/double_free")
+    (report,) = kernel.memory_reports()
+    assert report["kind"] == "double-free"
+    assert all(report[what][0]["symbol"].startswith("double_free_init+") for what in ("allocated", "freed", "found"))
+    assert kernel.modules[0].state == "live"
+
+
+def test_freeing_the_middle_of_an_object_is_refused(kernel: Kernel) -> None:
+    prebuilt(kernel, "hostile/double_free", what="middle")
+    (report,) = kernel.memory_reports()
+    assert (report["kind"], report["size"], report["offset"]) == ("invalid-free", 64, 8)
+
+
+def test_reading_after_freeing_gives_poison(kernel: Kernel) -> None:
+    prebuilt(kernel, "hostile/use_after_free")
+    assert f"use_after_free: {0x6B6B6B6B6B6B6B6B} nights" in [record.text for record in kernel.dmesg()]
+
+
+def test_writing_after_freeing_is_found_at_the_latest_at_unload(kernel: Kernel) -> None:
+    prebuilt(kernel, "hostile/use_after_free", writing=1)
+    kernel.rmmod("use_after_free")
+    (report,) = kernel.memory_reports()
+    assert (report["kind"], report["offset"], report["count"]) == ("write-after-free", 8, 8)
+    assert report["freed"]
+
+
+def test_objects_that_the_kernel_freed_are_kept_poisoned_too(kernel: Kernel) -> None:
+    prebuilt(kernel, "hostile/use_after_rcu")
+    assert "use_after_rcu: long after it: 0x6b6b6b6b6b6b6b6b" in [record.text for record in kernel.dmesg()]
+
+
+def test_freeing_what_kfree_rcu_has_freed_is_a_double_free(kernel: Kernel, built: Path) -> None:
+    (report,) = told(kernel, built, "rcu_twice")
+    assert report["kind"] == "double-free"
+    assert lines_of(report["freed"], ROOT / "tests/data/heap_story.c") == ["kfree_rcu(leaf, rcu);"]
+
+
+def test_an_overrun_in_a_slab_cache_is_found(kernel: Kernel, built: Path) -> None:
+    (report,) = told(kernel, built, "cache_overrun")
+    assert (report["kind"], report["size"], report["offset"]) == ("overrun", 40, 43)
+
+
+def test_a_write_to_a_freed_object_of_a_cache_is_found_when_the_cache_is_destroyed(kernel: Kernel, built: Path) -> None:
+    (report,) = told(kernel, built, "cache_use_after_free")
+    assert (report["kind"], report["offset"]) == ("write-after-free", 5)
+
+
+def test_the_old_place_of_a_reallocated_object_is_freed_memory(kernel: Kernel, built: Path) -> None:
+    (report,) = told(kernel, built, "stale_after_krealloc")
+    assert (report["kind"], report["size"], report["offset"]) == ("write-after-free", 24, 3)
+
+
+def test_an_overrun_of_vmalloc_memory_is_found_inside_its_last_page(kernel: Kernel, built: Path) -> None:
+    (report,) = told(kernel, built, "vmalloc_overrun")
+    assert (report["kind"], report["offset"]) == ("overrun", 5000)
+
+
+# -- the checker itself -----------------------------------------------------------------------------------------------
+
+
+def test_quarantine_is_bounded_and_everything_goes_back_in_the_end(kernel: Kernel, built: Path) -> None:
+    assert told(kernel, built, "many") == ()
+    state = kernel.heap.state
+    assert not state.objects
+    assert not any(state.quarantine.values())
+    assert (state.held, state.pages) == (0, {})
+
+
+def test_a_reset_forgets_everything_and_the_next_module_is_checked_again(kernel: Kernel, built: Path) -> None:
+    for _ in range(2):
+        kernel.insmod(built / "leak.ko", blocks=1)
+        kernel.rmmod("leak")
+        assert len(kernel.leaks()) == 1
+        kernel.reset()
+        assert kernel.leaks() == ()
+        assert kernel.memory_reports() == ()
+
+
+def test_a_module_that_allocates_nothing_changes_nothing(kernel: Kernel) -> None:
+    entry = kernel.guest.symbol("kfree")
+    before = kernel.guest.read(entry, 32)
+    prebuilt(kernel, "hello")
+    assert kernel.guest.read(entry, 32) == before
+    prebuilt(kernel, "list")
+    assert kernel.guest.read(entry, 32) != before
+
+
+def test_without_the_checker_modules_get_the_kernels_own_functions(debian_root: Path) -> None:
+    with kobox.boot(debian_root, check_memory=False) as kernel:
+        before = kernel.guest.read(kernel.guest.symbol("kfree"), 32)
+        prebuilt(kernel, "leak")
+        kernel.rmmod("leak")
+        assert kernel.leaks() == ()
+        assert kernel.guest.read(kernel.guest.symbol("kfree"), 32) == before
+
+
+@pytest.mark.parametrize("size", [1, 8, 96, 100, 192, 193, 2048, 8192, 8193, 20000, 70000])
+def test_the_sizes_of_buckets_are_the_kernels(kernel: Kernel, size: int) -> None:
+    address = kernel.call(kernel.guest.first_symbol("__kmalloc", "__kmalloc_noprof"), size, 0xCC0)
+    assert kernel.call("ksize", address) == bucket(size)
+    assert bucket(room(size)) - size >= 8
