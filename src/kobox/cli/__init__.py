@@ -48,9 +48,11 @@ def _run_command(name: str, rest: list[str]) -> int:
     command = importlib.import_module(f"kobox.cli.{COMMANDS[name].module}")
     try:
         if hasattr(command, "main"):  # commands that keep kmod's own getopt manners
-            return int(command.main(rest))
-        parser = _parser(name, command)
-        return int(command.run(parser.parse_args(rest)))
+            code = int(command.main(rest))
+        else:
+            code = int(command.run(_parser(name, command).parse_args(rest)))
+        sys.stdout.flush()  # here, where a reader that is gone is no traceback
+        return code
     except KoboxError as error:
         print(f"kobox {name}: {error}", file=sys.stderr)
         return error.exit_code

@@ -17,7 +17,7 @@ from kobox.depot.resolve import Resolver, is_path
 from kobox.depot.systems import read_cmdline, release_of
 from kobox.depot.targets import IGNORE_MODVERSIONS, IGNORE_VERMAGIC, How, RootTarget, Target, insert, remove
 from kobox.depot.tree import ModuleTree
-from kobox.errors import BadFile
+from kobox.errors import BadFile, UsageError
 
 EPILOG = "example: kobox modprobe --root /mnt -S 6.1.0-56-amd64 --show-depends btrfs"
 
@@ -290,6 +290,8 @@ def _tree(request: _Request) -> ModuleTree:
     if request.root is None:
         return ModuleTree("", request.release)
     root = absolute(request.root).rstrip("/")
+    if not os.path.isdir(request.root):
+        raise UsageError(f"{request.root}: no such directory")
     return ModuleTree(root, request.release if request.release is not None else release_of(root))
 
 

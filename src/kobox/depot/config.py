@@ -169,7 +169,8 @@ def _candidates(source: str, complaints: list[Complaint]) -> Iterator[tuple[str,
     try:
         names = os.listdir(source)
     except NotADirectoryError:
-        yield os.path.basename(source), source
+        if os.path.exists(source):
+            yield os.path.basename(source), source
         return
     except FileNotFoundError:
         return
@@ -215,7 +216,7 @@ def load_config(
 ) -> Config:
     """Read everything: the sources in order of precedence, the tree's own soft and weak dependencies, the command line.
 
-    A file that cannot be opened is passed over in silence, as kmod does; it is in ``files`` all the same.
+    A file that is gone by the time it is opened is passed over in silence; one that may not be read is named.
     """
     config = empty_config()
     own = [(tree, name) for name in ("modules.softdep", "modules.weakdep")] if tree is not None else []
@@ -226,7 +227,7 @@ def load_config(
         try:
             with open(source.path, "rb") as file:
                 data = file.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
             config.complaints.append(Complaint(Place(source.path), f"{source.path}: {error.strerror}"))

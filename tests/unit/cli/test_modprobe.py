@@ -190,6 +190,13 @@ def test_the_only_release_of_a_root_need_not_be_named(root: DepotRoot, capsys: C
         modprobe.main(["--root", str(root.path), "-R", "foo"])
 
 
+def test_a_root_that_is_no_directory_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for wrong in (tmp_path / "none", tmp_path / "file"):
+        with pytest.raises(UsageError, match="no such directory"):
+            modprobe.main(["--root", str(wrong), "-R", "x"])
+
+
 def test_bad_lines_are_complained_about_and_passed_over(root: DepotRoot, capsys: Captured) -> None:
     assert run(root.conf("etc/modprobe.d/y.conf", "nonsense\n"), "-R", "foo") == 0
     assert "y.conf line 1: ignoring bad line starting with 'nonsense'" in capsys.readouterr().err
