@@ -23,6 +23,10 @@ _SIGCHLD = 17
 _CLONE_FS_FILES = 0x200 | 0x400
 _ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 _FAST_SLICE_NS = 1_000_000_000
+_USER_SPACE = (1 << 47) - 4096
+"""End of user addresses with four-level paging."""
+_STACK_LIMIT, _STACK_LIMIT_AT = 8 << 20, 512
+"""The usual limit of a process's stack, and where in the mailbox page the kernel reads it from."""
 
 
 class TaskDied(GuestError):
@@ -197,7 +201,10 @@ class Tasks:
         self._over = over
         self._started = time.monotonic()
         try:
-            machine.run(over)
+            machine.run(lambda: over() or self._starved())
+            while self._starved() and not over():
+                self._wake_spare()
+                machine.run(lambda: over() or self._starved())
         except Halted as halted:
             self._stop_halted(over, halted)
         except GuestError as error:
@@ -207,6 +214,10 @@ class Tasks:
         finally:
             self._over = _never
             machine.slice_ns = SLICE_NS
+
+    def _starved(self) -> bool:
+        """A job waits, everybody sleeps, and no worker is there to take it."""
+        return bool(self.jobs) and self.guest.machine.idle and not self.ready
 
     def _stop_halted(self, over: Callable[[], bool], halted: Halted) -> None:
         """``hlt`` with interrupts off never ends: the task that did it dies as of an invalid instruction."""
@@ -361,8 +372,13 @@ class Tasks:
         if self.state.mm:
             self.guest.machine.fault_here(PROTECTION)
             return
-        self.state.mm = self.guest.machine.cpu.read(RAX)
-        self.guest.machine.cpu.write(RIP, self._worker_entry)
+        guest = self.guest
+        mm = self.state.mm = guest.machine.cpu.read(RAX)
+        guest.view("mm_struct", mm)["task_size"] = _USER_SPACE
+        limit = guest.machine.area.mailbox_addr + _STACK_LIMIT_AT
+        guest.write(limit, struct.pack("<2Q", _STACK_LIMIT, (1 << 64) - 1))
+        self._call_then(guest.symbol("arch_pick_mmap_layout"), self._worker_entry)
+        guest.machine.set_registers({"rdi": mm, "rsi": limit})
 
     def _on_done(self) -> None:
         job = self.running.pop(self.guest.current, None)
