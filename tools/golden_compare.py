@@ -13,7 +13,8 @@ from typing import Any
 from tools.golden_kernel import Answer, Entry, Record, errno_name
 
 NORMALISERS = """\
-addresses       kernel addresses (0xffff..., ffff...) and the kernel's offset read 0xADDR, ADDR
+addresses       kernel addresses (0xffff..., ffff...) and the kernel's offset read 0xADDR, ADDR;
+                so does the value of a relocation that is refused
 process ids     in "PID: N" and "note: NAME[N] exited"
 load order      the SEQNUM of uevents
 oops dumps      of registers, code bytes, page tables, stack and call trace only the headings are compared, of
@@ -24,6 +25,7 @@ console         lines that a dying kernel left on its console have no level to c
 _ADDRESS = re.compile(r"0x[89a-f][0-9a-f]{15}\b")
 _BARE_ADDRESS = re.compile(r"(?<![0-9a-fx])[89a-f][0-9a-f]{15}(?![0-9a-f])")
 _OFFSET = re.compile(r"(?<=^Kernel Offset: ).*")
+_VALUE = re.compile(r"^(module: .* val )[0-9a-f]+$")
 _PID = re.compile(r"(\bPID: |^note: [^\[]*\[)\d+")
 _REGISTERS = re.compile(r"^(RSP|RAX|RDX|RBP|R10|R13|FS|CS|CR2|DR0|DR3|PKRU|Code|PGD|Hardware name|RIP: 0033)\b")
 _STACK_ENTRY = re.compile(
@@ -34,6 +36,7 @@ _TRACE = "Call Trace:"
 
 def normal_text(text: str) -> str:
     text = _OFFSET.sub("ADDR", _PID.sub(r"\1N", text))
+    text = _VALUE.sub(r"\1ADDR", text)
     return _BARE_ADDRESS.sub("ADDR", _ADDRESS.sub("0xADDR", text))
 
 

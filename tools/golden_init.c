@@ -473,9 +473,9 @@ static void step(char **f, size_t *sizes, int number)
 	say_log(0);
 	say_uevents(0);
 	say("step %d\n", number);
-	for (int i = 0; i < watches; i++)
-		guarded(look_before, watched[i]);
 	say_taint("tainted_before");
+	for (int i = 0; number > 1 && i < watches; i++)
+		guarded(look_before, watched[i]);
 	memset(shared, 0, offsetof(struct answer, output));
 	if (!strcmp(f[0], "tree")) {
 		guarded(look_at_tree, f[1]);

@@ -65,7 +65,7 @@ def replay_case(case: Case, kernel: GoldenKernel, files: Files) -> list[Differen
     lenient = case["kernel_crash"] and case["group"] != "oops"
     differences: list[Difference] = []
     kernel.uevents()
-    before: dict[str, Entry] | None = None
+    before: dict[str, Entry] | None = {}
     for number, step in enumerate(case["steps"], 1):
         seen, before = _observe(kernel, step, files, watched, before)
         crashed = bool(step.get("killed_by_signal") or step.get("hung") or step.get("guest_died"))
@@ -95,8 +95,9 @@ def _observe(
 ) -> tuple[Observed, dict[str, Entry] | None]:
     """Make one step and look at everything around it.
 
-    The recorder read the watched files before and after each call. Where reading them left no trace in the log, what
-    was read after the last step is what was there before this one; such a tree comes and goes as ``before``.
+    The recorder read the watched files before each call but the first, and after it. Where reading them left no trace
+    in the log, what was read after the last step is what was there before this one; such a tree comes and goes as
+    ``before``.
     """
     action, args = step["action"], step["args"]
     kernel.log()

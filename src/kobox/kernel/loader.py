@@ -38,8 +38,6 @@ LIVE, COMING, GOING, UNFORMED = (
 )
 _REF_BASE = 1
 _LENT_OFFSET = 1 << 20
-_SHT_RELA = 4
-_RELA = struct.Struct("<QQq")
 _ORC_TABLES = ("arch.orc_unwind_ip", "arch.orc_unwind")
 _MEMORY_TYPES = {
     "text": "MOD_TEXT", "data": "MOD_DATA", "rodata": "MOD_RODATA", "ro_after_init": "MOD_RO_AFTER_INIT",
@@ -263,6 +261,9 @@ class Loader:
     def _reserve_name(self, load: Load) -> Steps:
         """Put the module on the list as unformed, unless its name is taken; wait for a load of that name to end."""
         guest, module = self.guest, load.module
+        room = guest.layouts.field("module", "name")
+        if b"\0" not in guest.read(module.address + room.offset, room.size):
+            raise Errno(errno.EINVAL, "the module's name has no end (the kernel stops with a BUG here)")
         self._set_state(module, UNFORMED)
         other = self._find(load.name)
         if other is not None and state_of(other) in ("coming", "unformed"):
@@ -353,7 +354,7 @@ class Loader:
         exporters = self.exporters.all()
         yield from self._wait_for_exporters(load, exporters)
         resolver = link.Resolver(view, exporters, self.rules, self.env.taints, load.taints)
-        symbols = link.simplify(view, load.addresses, load.percpu, self._through_checker(resolver))
+        symbols = link.simplify(view, load.addresses, load.percpu, self._through_checker(load.name, resolver))
         yield from self._say(load, symbols.findings)
         before = load.taints
         load.taints |= resolver.of_module
@@ -367,6 +368,7 @@ class Loader:
                 yield from self._use(load.module, owner.view)
         if symbols.error:
             raise Errno(symbols.error, f"unknown symbols: {', '.join(symbols.unresolved)}")
+        self._take_back_module(load)
         windows = load.layout.windows(view, load.memory)
         link.relocate(view, load.layout, load.addresses, windows, symbols, memory=load.memory)
         self._fit(load, windows, symbols)
@@ -375,7 +377,7 @@ class Loader:
             load.undo.append(lambda: heap.module_gone(name))
             heap.module_linked(name, view, load.layout, load.bases, load.addresses, load.memory)
 
-    def _through_checker(self, resolver: link.Resolver) -> Callable[[str], Resolution]:
+    def _through_checker(self, module: str, resolver: link.Resolver) -> Callable[[str], Resolution]:
         """Functions of the kernel's allocator family are bound to the memory checker's stubs."""
         heap = self.heap
         if heap is None:
@@ -383,7 +385,7 @@ class Loader:
 
         def resolve(name: str) -> Resolution:
             found = resolver(name)
-            stub = heap.stub_for(name) if found.found and found.owner == link.KERNEL else None
+            stub = heap.stub_for(name, module) if found.found and found.owner == link.KERNEL else None
             return found if stub is None else found._replace(value=stub)
 
         return resolve
@@ -430,7 +432,7 @@ class Loader:
             self._cpu = probe_cpu(guest)
         link.finalize(view, load.addresses, load.memory, load.bases, self.rules, self._cpu)
         self._trap_sensitive_instructions(load, windows)
-        self._store(load, windows)
+        self._store(load)
         self._point_to_symbols(module, kallsyms)
 
     def _trap_sensitive_instructions(self, load: Load, windows: Sequence[memoryview | None]) -> None:
@@ -454,30 +456,22 @@ class Loader:
             if shndx == section:
                 yield value
 
-    def _store(self, load: Load, windows: Sequence[memoryview | None]) -> None:
-        """The linked regions into guest memory; of ``struct module``, which the guest uses already, only what was linked."""
-        view = load.view
-        place = load.layout.places[view.index.mod]
-        size = view.sections[view.index.mod].size
-        for name, base in load.bases.items():
-            if not base:
-                continue
-            data = load.memory[name]
-            if place is not None and place.region == name:
-                kept = self.guest.read(base + place.offset, size)
-                linked = data[place.offset : place.offset + size]
-                merged = bytearray(kept)
-                for offset in self._relocated_offsets(view):
-                    merged[offset : offset + 8] = linked[offset : offset + 8]
-                data[place.offset : place.offset + size] = merged
-            self.guest.write(base, data)
+    def _take_back_module(self, load: Load) -> None:
+        """``struct module`` as the guest has it now, into the image that is linked: there is only one in the kernel.
 
-    def _relocated_offsets(self, view: LoadView) -> Iterator[int]:
-        for section in view.sections:
-            if section.type == _SHT_RELA and section.info == view.index.mod:
-                rows = view.contents(section.index)
-                for offset, _, _ in _RELA.iter_unpack(rows[: len(rows) // _RELA.size * _RELA.size]):
-                    yield offset
+        Its size is the kernel's own: in a broken module it may lie over the sections that follow.
+        """
+        place = load.layout.places[load.view.index.mod]
+        if place is not None:
+            memory = load.memory[place.region]
+            end = min(place.offset + self.guest.layouts.size("module"), len(memory))
+            memory[place.offset : end] = self.guest.read(load.module.address, end - place.offset)
+
+    def _store(self, load: Load) -> None:
+        """The linked regions into guest memory."""
+        for name, base in load.bases.items():
+            if base:
+                self.guest.write(base, load.memory[name])
 
     def _point_to_symbols(self, module: View, kallsyms: link.Kallsyms) -> None:
         guest = self.guest

@@ -140,6 +140,8 @@ class Registry:
         offsets = struct.unpack(f"<{len(oid_index) // 2}H", oid_index[: len(oid_index) // 2 * 2])
         known = {}
         for number, (start, end) in enumerate(pairwise(offsets)):
+            if end <= start:
+                break  # what follows the list only fills up to the next variable
             content = bytes(oid_data[start:end])
             known[content] = (number, printed(content))
         return cls(known)

@@ -25,6 +25,7 @@ def test_an_identifier_is_printed_as_the_kernel_prints_it() -> None:
 def test_an_image_s_own_tables_make_a_registry() -> None:
     known = [oids.encoded(oids.DATA), oids.encoded(oids.SM2)]
     offsets = [0, len(known[0]), len(known[0]) + len(known[1])]
-    registry = oids.Registry.from_tables(struct.pack("<3H", *offsets), b"".join(known))
+    padded = struct.pack("<3H", *offsets) + bytes(6)
+    registry = oids.Registry.from_tables(padded, b"".join(known))
     assert registry.look_up(known[1]) == (1, oids.SM2)
     assert registry.look_up(b"\x2a") == (2, "")
