@@ -82,7 +82,8 @@ def _parser(name: str, command: object) -> argparse.ArgumentParser:
 
 
 def _print_overview() -> None:
-    print("usage: kobox COMMAND [ARGUMENT ...]\n\nReal Linux kernel modules in a kernel inside this process.\n\ncommands:")
+    print("usage: kobox COMMAND [ARGUMENT ...]\n\nReal Linux kernel modules in a kernel inside this process.\n")
+    print("commands:")
     for name, command in COMMANDS.items():
         print(f"  {name:<12} {command.help}")
     print("\n'kobox COMMAND --help' shows options and an example; 'kobox --version' the version.")
