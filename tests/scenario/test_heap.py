@@ -143,6 +143,13 @@ def test_modules_of_the_distribution_are_not_reported(kernel: Kernel, name: str)
     assert kernel.leaks() == ()
 
 
+def test_an_allocation_in_place_of_a_return_is_the_modules(kernel: Kernel, built: Path) -> None:
+    kernel.insmod(built / "heap_story.ko", story="many")
+    assert kernel.call("heap_story_make")  # ends in a jump to the allocator: that returns to whoever called
+    kernel.rmmod("heap_story")
+    assert [(leak["size"], leak["module"]) for leak in kernel.leaks()] == [(77, "heap_story")]
+
+
 def test_what_kfree_rcu_will_free_is_no_leak(kernel: Kernel, built: Path) -> None:
     assert told(kernel, built, "rcu") == ()
     assert kernel.leaks() == ()
@@ -247,6 +254,20 @@ def test_a_reset_forgets_everything_and_the_next_module_is_checked_again(kernel:
         kernel.reset()
         assert kernel.leaks() == ()
         assert kernel.memory_reports() == ()
+
+
+def test_a_checkpoint_keeps_what_is_tracked(debian_root: Path, built: Path) -> None:
+    with kobox.boot(debian_root) as kernel:
+        kernel.mark_pristine()
+        kernel.insmod(built / "leak.ko", blocks=2)
+        kernel.checkpoint()
+        for _ in range(2):
+            kernel.rmmod("leak")
+            assert [leak["size"] for leak in kernel.leaks()] == [100, 200]
+            kernel.insmod(built / "heap_story.ko", story="many")
+            kernel.reset()
+            assert kernel.leaks() == ()
+            assert len(kernel.heap.state.objects) == 3
 
 
 def test_a_module_that_allocates_nothing_changes_nothing(kernel: Kernel) -> None:

@@ -17,7 +17,7 @@ from kobox.debug.unwind import Stack, walk
 from kobox.errors import BadFile
 from kobox.kernel.guest import Guest
 from kobox.kernel.heapcheck import HeapCheck
-from kobox.kernel.heapcheck_records import HeapObject, MemoryFault, ModuleCode, Trace
+from kobox.kernel.heapcheck_records import HeapObject, MemoryFault, ModuleCode, Trace, code_at
 from kobox.ko import parse_module
 
 
@@ -69,7 +69,7 @@ class PastGuest(LiveGuest):
         return [item for item in items if isinstance(item, Frame) and item.reliable]
 
     def _code_at(self, address: int) -> ModuleCode | None:
-        return next((code for code in self._trace.codes if address in code), None)
+        return code_at(self._trace.codes, address)
 
     def _table_of(self, code: ModuleCode) -> OrcTable | None:
         sections = {section.name: section.index for section in code.view.sections}
@@ -145,7 +145,7 @@ class HeapReporter:
         }
 
     def _lines(self, trace: Trace, address: int) -> tuple[SourceLine, ...]:
-        code = next((code for code in trace.codes if address - 1 in code), None)
+        code = code_at(trace.codes, address - 1)
         if code is None:
             return ()
         place = next(

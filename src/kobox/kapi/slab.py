@@ -1,8 +1,8 @@
 """``linux/slab.h`` and ``linux/vmalloc.h`` as modules see them: the guest's own allocators behind the memory checker.
 
 Each function calls the one it is named after. What differs: allocations are asked for with room for a redzone, so a
-slab cache or a ``kmalloc`` bucket may be one size larger than on a real kernel; freed memory goes back later; ``krealloc``
-always moves.
+slab cache or a ``kmalloc`` bucket may be a size larger than on a real kernel; freed memory goes back later; and
+``krealloc`` always moves.
 """
 
 from __future__ import annotations
@@ -245,8 +245,8 @@ def kmem_cache_create_usercopy(
 
 @slab.export(fidelity=_MODEL)
 def __kmem_cache_create_args(k: HeapCheck, name: char_p, size: uint, args: void_p, flags: ulong) -> _Pointer:
-    constructed = bool(k.guest.view("kmem_cache_args", args)["ctor"])
     cache = yield (k.call.real, name, size + _PADDING, args, flags)
+    constructed = args != 0 and k.guest.view("kmem_cache_args", args)["ctor"] != 0
     return k.note_cache(cache, name, size, constructed)
 
 

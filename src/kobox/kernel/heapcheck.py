@@ -12,7 +12,6 @@ All it needs between two steps is its frame on the guest's stack, so calls may s
 from __future__ import annotations
 
 import struct
-from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 
@@ -92,39 +91,44 @@ class HeapCheck:
         self._wrapped: dict[str, Declared] = {
             name: declared for table in tables for declared in table for name in (declared.name, *declared.also)
         }
-        self._stubs: dict[tuple[str, bool], int] = {}
+        self._guards: dict[str, int] = {}
+        self._free: list[int] = []
+        """Stubs of modules that a reset has forgotten."""
         self._code: dict[int, bytes] = {}
         """Everything this room has stored in kobox's pages: a reset of the memory forgets it."""
         self._stored = False
         self._flights: dict[int, Call] = {}
-        self._starts: list[int] = []
-        self._owners: list[tuple[int, ModuleCode]] = []
+        self._holders: dict[str, ModuleCode] = {}
         self._table = guest.machine.area.end - HEAP_BYTES
         self._table_at = 0
         self._text = self._table + guarding.TABLE_SIZE
 
     # -- binding --------------------------------------------------------------------------------------------------
 
-    def stub_for(self, name: str) -> int | None:
-        """The address that a module gets for a symbol; None: the guest's own will do."""
+    def stub_for(self, name: str, module: str) -> int | None:
+        """The address that a module gets for a symbol; None: the guest's own will do.
+
+        Each module has its own, so that a call in place of a return (``jmp kfree``) and a pointer to the function that
+        is handed to the kernel are known for its.
+        """
         declared = self._wrapped.get(name)
         if declared is None or not self.enabled or not self.guest.has(name):
             return None
         self._store()
-        return self._stub(name, declared, self.guest.symbol(name), by_kernel=False)
+        known = self.state.stubs.get((name, module))
+        if known is None:
+            known = self.state.stubs[name, module] = self._stub(name, declared, self.guest.symbol(name), module)
+        return known
 
-    def _stub(self, name: str, declared: Declared, real: int, by_kernel: bool) -> int:
-        known = self._stubs.get((name, by_kernel))
-        if known is not None:
-            return known
+    def _stub(self, name: str, declared: Declared, real: int, holder: str) -> int:
         area = self.guest.machine.area
-        address = area.code(_STUB)
+        address = self._free.pop() if self._free else area.code(_STUB)
         self._code[address] = _STUB
-        enter = self._entering(declared, real)
+        self.guest.write(address, _STUB)
+        enter = self._entering(declared, real, holder)
         for offset, handler in ((_AT_ENTRY, enter), (_AT_RETURN, self._on_return)):
             behind = address + offset
             area.traps[behind] = Trap(f"heap: {name}", handler, behind + 1)
-        self._stubs[name, by_kernel] = address
         return address
 
     def _store(self) -> None:
@@ -140,22 +144,22 @@ class HeapCheck:
                     self._guard(name, pointer)
 
     def _guard(self, name: str, pointer: str) -> None:
-        place = self._stubs.get((f"filter of {name}", True))
+        place = self._guards.get(name)
         if place is None:
             area = self.guest.machine.area
             place = area.code(bytes(64))
-            stub = self._stub(name, self._wrapped[name], place + guarding.native_offset(pointer), by_kernel=True)
+            stub = self._stub(name, self._wrapped[name], place + guarding.native_offset(pointer), "")
             code = guarding.guard(self.guest, name, pointer, stub, self._table, place)
             if len(code) > 64:
                 raise NotModelled(f"the filter of {name} does not fit its place")
-            self._stubs[f"filter of {name}", True] = place
+            self._guards[name] = place
             self._code[place] = code
             self.guest.write(place, code)
         guarding.attach(self.guest, name, place)
 
     # -- calls in flight ------------------------------------------------------------------------------------------
 
-    def _entering(self, declared: Declared, real: int) -> Callable[[], None]:
+    def _entering(self, declared: Declared, real: int, holder: str) -> Callable[[], None]:
         function, encode = declared.function, declared.encode
         decoders = [ctype.decode for _, ctype in declared.parameters]
         few = len(decoders) <= 6
@@ -164,7 +168,7 @@ class HeapCheck:
         def enter() -> None:
             base = cpu.read(_RBP)
             *registers, bp, ip = _FRAME.unpack(pages.read(base - _FRAME_BELOW, _FRAME.size))
-            call = Call(base, bp, ip, real, self._owner_of(ip))
+            call = Call(base, bp, ip, real, self._holders.get(holder))
             if not few:
                 registers += struct.unpack(f"<{len(decoders) - 6}Q", pages.read(base + 16, 8 * (len(decoders) - 6)))
             arguments = [decode(raw) for decode, raw in zip(decoders, registers, strict=False)]
@@ -184,6 +188,15 @@ class HeapCheck:
         self.call = call
         try:
             function, *arguments = call.steps.send(result) if result is not None else next(call.steps)
+        except GuestError:
+            if result is not None:
+                raise
+            # a pointer that leads nowhere: the guest's own function shall find out
+            del self._flights[call.base]
+            registers = _FRAME.unpack(self.guest.read(call.base - _FRAME_BELOW, _FRAME.size))[:6]
+            call.leave_to = (call.real, *registers)
+            self._leave(call)
+            return
         except StopIteration as ended:
             del self._flights[call.base]
             if call.leave_to:
@@ -294,9 +307,12 @@ class HeapCheck:
 
     def restore(self, state: HeapState | None) -> None:
         """After a reset of the guest: back to a captured state, or to nothing."""
-        if not self._stored and state is None:
+        if not self._stored and state is None and not self.state.codes:
             return
+        before = self.state.stubs
         self.state = state.copy() if state is not None else HeapState()
+        kept = set(self.state.stubs.values())
+        self._free += [address for address in before.values() if address not in kept]
         self._stored = False
         self._flights.clear()
         self._set_codes(self.state.codes)
@@ -305,21 +321,7 @@ class HeapCheck:
 
     def _set_codes(self, codes: tuple[ModuleCode, ...]) -> None:
         self.state.codes = codes
-        # newer code wins where a freed init section was given to another module
-        spans: dict[int, tuple[int, ModuleCode]] = {}
-        for code in codes:
-            for start, end in code.ranges:
-                spans = {s: e for s, e in spans.items() if e[0] <= start or s >= end}
-                spans[start] = (end, code)
-        self._starts = sorted(spans)
-        self._owners = [spans[start] for start in self._starts]
-
-    def _owner_of(self, address: int) -> ModuleCode | None:
-        index = bisect_right(self._starts, address) - 1
-        if index < 0:
-            return None
-        end, code = self._owners[index]
-        return code if address <= end else None
+        self._holders = {code.name: code for code in codes}
 
     def place_of(self, trace: Trace | None) -> str:
         """The function that made the call, as in a line of a call trace."""
@@ -485,8 +487,7 @@ class HeapCheck:
         """Bytes behind an object that are not the pattern; they are put right, so that each is reported once."""
         if not one.redzone:
             return None
-        behind = self.guest.read(one.address + one.size, one.redzone)
-        bad = _span_of_change(behind, REDZONE)
+        bad = _span_of_change(self._content(one.address + one.size, one.redzone, REDZONE), REDZONE)
         if bad is None:
             return None
         self.guest.write(one.address + one.size, bytes([REDZONE]) * one.redzone)
@@ -502,16 +503,23 @@ class HeapCheck:
             one.allocated, one.freed, found, one.size + first, count,
         )  # fmt: skip
 
+    def _content(self, address: int, size: int, pattern: int) -> bytes:
+        """Memory to check; pages that are gone (freed by a way that nobody watches) are as they should be."""
+        try:
+            return self.guest.read(address, size)
+        except GuestError:
+            return bytes([pattern]) * size
+
     def _written(self, one: HeapObject) -> MemoryFault | None:
-        content = self.guest.read(one.address, one.size)
-        bad = _span_of_change(content, POISON)
+        bad = _span_of_change(self._content(one.address, one.size, POISON), POISON)
         if bad is None:
             return None
         first, count, value = bad
         self.guest.write(one.address, bytes([POISON]) * one.size)
         text = (
             f"kobox: write after free: {_bytes(count)} written at offset {first} of {one.size} bytes at "
-            f"{one.address:#x} ({value:#04x}), allocated by {self.place_of(one.allocated)}, freed by {self.place_of(one.freed)}"
+            f"{one.address:#x} ({value:#04x}), allocated by {self.place_of(one.allocated)}, "
+            f"freed by {self.place_of(one.freed)}"
         )
         return MemoryFault(
             Fault.WRITE_AFTER_FREE, text, one.address, one.size, one.owner.name, self.guest.machine.clock.now,
@@ -569,7 +577,7 @@ def room(size: int) -> int:
     """
     if not 0 < size <= ENLARGED_MAX or bucket(size) - size >= REDZONE_MIN:
         return size
-    return 2 * size if size & size - 1 == 0 else size + REDZONE_MIN
+    return max(2 * size, size + REDZONE_MIN) if size & size - 1 == 0 else size + REDZONE_MIN
 
 
 def slack_of(size: int) -> int:

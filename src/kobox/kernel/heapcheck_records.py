@@ -68,6 +68,11 @@ _TEXT: dict[str, tuple[str, ...]] = {
 """Regions that begin with code."""
 
 
+def code_at(codes: tuple[ModuleCode, ...], address: int) -> ModuleCode | None:
+    """Whose code lies there; the newest, where it was loaded into the place of somebody's freed init code."""
+    return next((code for code in reversed(codes) if address in code), None)
+
+
 @dataclass(frozen=True, slots=True)
 class Trace:
     """Where the CPU stood: a return address, the stack pointer behind it, and the stack from there."""
@@ -82,7 +87,7 @@ class Trace:
 
     def module(self) -> ModuleCode | None:
         """Whose code made the call."""
-        return next((code for code in self.codes if self.ip in code), None)
+        return code_at(self.codes, self.ip)
 
 
 class Pool(Enum):
@@ -168,11 +173,14 @@ class HeapState:
     """How many tracked objects begin in pages of each filter index."""
     faults: list[MemoryFault] = field(default_factory=list)
     codes: tuple[ModuleCode, ...] = ()
+    stubs: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By name of the function and of the module that it was bound for."""
     guarded: bool = False
 
     def copy(self) -> HeapState:
         return HeapState(
             {address: one.copy() for address, one in self.objects.items()},
             {pool: {address: one.copy() for address, one in kept.items()} for pool, kept in self.quarantine.items()},
-            self.held, dict(self.caches), dict(self.pages), list(self.faults), self.codes, self.guarded,
+            self.held, dict(self.caches), dict(self.pages), list(self.faults), self.codes, dict(self.stubs),
+            self.guarded,
         )  # fmt: skip
