@@ -251,7 +251,7 @@ class _Run:
             needs, owners = checked_needs(self.modules, kernel or {}, check, self.report, show, self.processes)
         else:
             owners = owners_of_symbols([listed(fact.exports) for fact in self.facts])
-            needs = direct_needs([listed(fact.needs) for fact in self.facts], owners)
+            needs = direct_needs([fact.needs.split(b"\0") for fact in self.facts], owners)
         try:
             ranks = load_ranks(needs, [module.name for module in self.modules])
         except Cycles as cycles:

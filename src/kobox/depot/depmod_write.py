@@ -103,8 +103,7 @@ def symbol_files(indexed: Indexed, owners: Mapping[bytes, int], style: Style, re
     )
     values = IndexValues()
     if style.order:
-        for symbol, index in owners.items():
-            values.add(b"symbol:" + symbol, index, names[index])
+        values.add_owned({b"symbol:" + symbol: index for symbol, index in owners.items()}, names)
     return {"modules.symbols": text, "modules.symbols.bin": _index(values, style, report)}
 
 

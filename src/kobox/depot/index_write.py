@@ -9,7 +9,7 @@ large integers, and a leaf is one concatenation.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -20,6 +20,9 @@ PARENTS_FIRST = "parents-first"
 
 _MAGIC = b"\xb0\x07\xf4\x57\x00\x02\x00\x01"
 _START = 12
+_WORD = struct.Struct(">I")
+_MOSTLY = 64
+"""Neighbouring keys mostly differ in their first bytes, this many."""
 _PREFIX = 0x80000000
 _VALUES = 0x40000000
 _CHILDREN = 0x20000000
@@ -31,61 +34,72 @@ Entry = tuple[bytes, int, bytes]
 class IndexValues:
     """The entries of an index, collected in the order in which kmod would insert them.
 
-    Values of one key are kept by rising priority; of equal priorities the one added last comes first.
+    Values of one key are kept by rising priority; of equal priorities the one added last comes first. A key with one
+    value, which nearly all are, is kept as the bytes it will be written as.
     """
 
-    __slots__ = ("_many", "_one")
+    __slots__ = ("_entries", "_many", "_packed", "_tails")
 
     def __init__(self) -> None:
-        self._one: dict[bytes, tuple[int, bytes]] = {}
+        self._packed: dict[bytes, bytes] = {}
         self._many: dict[bytes, list[tuple[int, bytes]]] = {}
+        self._tails: dict[tuple[int, bytes], bytes] = {}
+        self._entries: dict[bytes, tuple[int, bytes]] = {}
 
     def add(self, key: bytes, priority: int, value: bytes) -> bool:
         """Add an entry; True when this key has this value already (it is added all the same)."""
-        first = self._one.setdefault(key, entry := (priority, value))
-        if first is entry:
+        tail = self._tail(priority, value)
+        if key not in self._packed:
+            self._packed[key] = tail
             return False
-        values = self._many.setdefault(key, [first])
+        values = self._many.get(key)
+        if values is None:
+            values = self._many[key] = [self._entries[self._packed[key]]]
         known = any(value == other for _, other in values)
         at = next((at for at, (other, _) in enumerate(values) if other >= priority), len(values))
-        values.insert(at, entry)
+        values.insert(at, (priority, value))
         return known
 
     def add_all(self, keys: list[bytes], priority: int, value: bytes) -> None:
         """``add`` for several keys, without being told of duplicates."""
-        one = self._one
-        entry = (priority, value)
-        fresh = set(keys).difference(one) if len(keys) > 4 else ()
-        if len(fresh) == len(keys):
-            one.update(dict.fromkeys(keys, entry))
+        if len(keys) > 4 and len(set(keys).difference(self._packed)) == len(keys):
+            self._packed.update(dict.fromkeys(keys, self._tail(priority, value)))
         else:
             for key in keys:
                 self.add(key, priority, value)
 
+    def add_owned(self, owners: Mapping[bytes, int], values: Sequence[bytes]) -> None:
+        """Add many distinct, new keys: each with the value, and the priority, of the number that it is mapped to."""
+        tails = [self._tail(priority, value) for priority, value in enumerate(values)]
+        self._packed.update(zip(owners, map(tails.__getitem__, owners.values()), strict=True))
+
     def drop_unfit(self) -> list[bytes]:
         """Take out the keys that the format can't hold, those with a byte above 127; they are returned."""
-        if b"".join(self._one).isascii():
+        if b"".join(self._packed).isascii():
             return []
-        unfit = [key for key in self._one if not key.isascii()]
+        unfit = [key for key in self._packed if not key.isascii()]
         for key in unfit:
-            del self._one[key]
+            del self._packed[key]
             self._many.pop(key, None)
         return unfit
 
     def packed(self) -> dict[bytes, bytes]:
         """Key to the bytes of its values part: count, then priority and text of each."""
-        tails: dict[tuple[int, bytes], bytes] = {}
-        packed: dict[bytes, bytes] = {}
-        for key, entry in self._one.items():
-            tail = tails.get(entry)
-            if tail is None:
-                tail = tails[entry] = struct.pack(">II", 1, entry[0]) + entry[1] + b"\0"
-            packed[key] = tail
-        for key, values in self._many.items():
-            packed[key] = struct.pack(">I", len(values)) + b"".join(
-                struct.pack(">I", priority) + value + b"\0" for priority, value in values
+        several = {
+            key: b"".join(
+                [_WORD.pack(len(values)), *[_WORD.pack(priority) + value + b"\0" for priority, value in values]]
             )
-        return packed
+            for key, values in self._many.items()
+        }
+        return self._packed | several
+
+    def _tail(self, priority: int, value: bytes) -> bytes:
+        entry = (priority, value)
+        tail = self._tails.get(entry)
+        if tail is None:
+            tail = self._tails[entry] = b"\0\0\0\1" + _WORD.pack(priority) + value + b"\0"
+            self._entries[tail] = entry
+        return tail
 
 
 def write_index(values: IndexValues, order: str = CHILDREN_FIRST) -> bytes:
@@ -112,10 +126,19 @@ def check_keys(keys: Iterable[bytes]) -> None:
 
 def _common_with_next(keys: list[bytes]) -> list[int]:
     """How many bytes each key shares with the one after it; 0 for the last."""
-    width = max(map(len, keys), default=0)
-    numbers = [int.from_bytes(key.ljust(width, b"\0"), "big") for key in keys]
-    shared = [width - ((one ^ other).bit_length() + 7 >> 3) for one, other in pairwise(numbers)]
+    from_bytes = int.from_bytes
+    numbers = [from_bytes(key[:_MOSTLY].ljust(_MOSTLY, b"\0"), "big") for key in keys]
+    shared = [_MOSTLY - ((one ^ other).bit_length() + 7 >> 3) for one, other in pairwise(numbers)]
+    for at in [at for at, common in enumerate(shared) if common == _MOSTLY]:
+        shared[at] = _common(keys[at], keys[at + 1])
     return [*shared, 0] if keys else []
+
+
+def _common(one: bytes, other: bytes) -> int:
+    at = _MOSTLY
+    while at < len(one) and one[at] == other[at]:  # sorted and distinct: the other is never the shorter one then
+        at += 1
+    return at
 
 
 def _children_first(keys: list[bytes], packed: dict[bytes, bytes]) -> tuple[bytes, int]:
@@ -131,23 +154,24 @@ def _children_first(keys: list[bytes], packed: dict[bytes, bytes]) -> tuple[byte
     end, first_bytes, tail = 0, bytearray(), b""
     references: list[int] = []
     open_nodes: list[tuple[int, bytearray, list[int], bytes]] = []
-    for key, common in zip(keys, _common_with_next(keys), strict=True):
+    values_of = map(packed.__getitem__, keys)
+    for key, common, values in zip(keys, _common_with_next(keys), values_of, strict=True):
         size = len(key)
         if common == size or not size:  # the next key lies below this one
             if size:
                 open_nodes.append((end, first_bytes, references, tail))
                 end, first_bytes, references = size, bytearray(), []
-            tail = packed[key]
+            tail = values
             continue
         if common > end:
             open_nodes.append((end, first_bytes, references, tail))
             end, first_bytes, references, tail = common, bytearray(), [], b""
         first_bytes.append(key[end])
         if size - end > 1:
-            node = key[end + 1 :] + b"\0" + packed[key]
+            node = key[end + 1 :] + b"\0" + values
             references.append(at | _PREFIX | _VALUES)
         else:
-            node = packed[key]
+            node = values
             references.append(at | _VALUES)
         write(node)
         at += len(node)

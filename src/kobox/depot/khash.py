@@ -17,15 +17,12 @@ _U32 = 0xFFFFFFFF
 def hash_order(keys: Iterable[bytes], buckets: int) -> list[bytes]:
     """The (distinct) keys in the order of a kmod hash table of that many buckets."""
     by_length: dict[int, list[bytes]] = {}
-    for key in sorted(keys):
+    for key in keys:
         by_length.setdefault(len(key), []).append(key)
-    table: list[list[bytes]] = [[] for _ in range(buckets)]
+    bucket_of: dict[bytes, int] = {}
     for length, group in by_length.items():
-        for key, value in zip(group, _hash_group(group, length), strict=True):
-            table[value & (buckets - 1)].append(key)
-    for bucket in table:
-        bucket.sort()
-    return [key for bucket in table for key in bucket]
+        bucket_of.update(zip(group, [value & (buckets - 1) for value in _hash_group(group, length)], strict=True))
+    return sorted(sorted(bucket_of), key=bucket_of.__getitem__)
 
 
 def superfast_hash(key: bytes) -> int:
