@@ -85,7 +85,10 @@ def finalize(
     rules: Rules,
     cpu: Cpu,
 ) -> list[Patch]:
-    """Patch the module in ``memory`` (regions at ``bases``, sections at ``addresses``); what changed, in order."""
+    """Patch the module in ``memory`` (regions at ``bases``, sections at ``addresses``); what changed, in order.
+
+    Newer kernels take lock prefixes out of all the module's code, older ones only out of ``.text``.
+    """
     code = Code(memory, bases)
 
     def section(name: str) -> tuple[int, int]:
@@ -100,7 +103,7 @@ def finalize(
     if cpu.ibt_built:
         apply_ibt_endbr(code, *section(".ibt_endbr_seal"))
     if cpu.uniprocessor:
-        text, size = section(".text")
+        text, size = (bases["text"], len(memory["text"])) if rules.memories else section(".text")
         apply_smp_unlock(code, *section(".smp_locks"), text, text + size)
     return code.patches
 

@@ -307,3 +307,23 @@ def test_a_module_is_patched_through_its_sections() -> None:
         (done.address_of(".text.fn"), "c3cccccccc", "return")
     ]
     assert done.bytes_of(".text.fn").hex() == "c3cccccccc"
+
+
+@pytest.mark.parametrize(("memories", "everywhere"), [(False, False), (True, True)])
+def test_newer_kernels_take_lock_prefixes_out_of_all_code(memories: bool, everywhere: bool) -> None:
+    rules = replace(default_rules(), memories=memories)
+    module = KoBuilder("patched").module().text(b"\xf0\x90").text(b"\xf0\x90", ".text.unlikely")
+    module.section(".smp_locks", bytes(8), flags=ALLOC, align=4)
+    module.reloc(".smp_locks", 0, 2, ".text").reloc(".smp_locks", 4, 2, ".text.unlikely")
+    done = chain(module, rules=rules)
+    done.relocate()
+    bases = {
+        place.region: address - place.offset
+        for place, address in zip(done.layout.places, done.addresses, strict=True)
+        if place is not None
+    }
+    finalize(
+        done.view, done.addresses, {name: done.memory[name] for name in bases}, bases, rules, Cpu(uniprocessor=True)
+    )
+    assert done.bytes_of(".text") == b"\x3e\x90"
+    assert (done.bytes_of(".text.unlikely") == b"\x3e\x90") is everywhere
