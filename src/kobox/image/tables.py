@@ -65,12 +65,14 @@ class Fixup(NamedTuple):
 
 
 class BugSite(NamedTuple):
-    """A ``ud2`` that is a BUG or WARN; ``file`` is empty when the kernel keeps no names."""
+    """Where a BUG or WARN traps: a ``ud2``, in newer kernels also a call for one with arguments. ``file`` is empty when
+    the kernel keeps no names, ``format`` when it keeps none or the message is none of printf's."""
 
     address: int
     file: str
     line: int
     flags: int
+    format: str
 
 
 class Unwind(NamedTuple):
@@ -103,17 +105,16 @@ def bug_table(kernel: Kernel) -> Iterator[BugSite]:
     start, stop = _range(kernel, "__start___bug_table", "__stop___bug_table")
     entry = kernel.btf.struct("bug_entry")
     address, line, flags = (entry.offset_of(name) for name in ("bug_addr_disp", "line", "flags"))
-    file = entry.find("file_disp")
+    texts = [entry.find(name) for name in ("file_disp", "format_disp")]
     for place in range(start, stop, entry.size):
         raw = kernel.read(place, entry.size)
-        name = ""
-        if file is not None:
-            name = string_at(kernel, place + file.offset + _REL.unpack_from(raw, file.offset)[0])
+        file, form = ("" if text is None else _text_at(kernel, place, raw, text.offset) for text in texts)
         yield BugSite(
             (place + address + _REL.unpack_from(raw, address)[0]) & _MASK,
-            name,
+            file,
             int.from_bytes(raw[line : line + 2], "little"),
             int.from_bytes(raw[flags : flags + 2], "little"),
+            form,
         )
 
 
@@ -148,6 +149,12 @@ def string_at(kernel: Kernel, address: int, limit: int = 4096) -> str:
     while b"\0" not in text and len(text) < limit:
         text += kernel.read(address + len(text), 64)
     return text.partition(b"\0")[0].decode("utf-8", "replace")
+
+
+def _text_at(kernel: Kernel, place: int, raw: bytes, offset: int) -> str:
+    """The string that a field at ``offset`` of a record at ``place`` points to; a distance of zero is none."""
+    distance = int(_REL.unpack_from(raw, offset)[0])
+    return string_at(kernel, place + offset + distance) if distance else ""
 
 
 def _range(kernel: Kernel, start: str, stop: str) -> tuple[int, int]:

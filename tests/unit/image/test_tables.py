@@ -21,6 +21,7 @@ class FakeKernel:
     memory: bytes
     names: dict[str, int]
     layout: object = None
+    has_format: bool = False
 
     @property
     def symbols(self):
@@ -36,8 +37,10 @@ class FakeKernel:
     def btf(self) -> Btf:
         types = BtfBuilder()
         number, short = types.int("int", 4, signed=True), types.int("short unsigned int", 2)
-        members = [("bug_addr_disp", number, 0), ("file_disp", number, 32), ("line", short, 64), ("flags", short, 80)]
-        types.struct("bug_entry", 12, members)
+        distances = ["bug_addr_disp", *(["format_disp"] if self.has_format else []), "file_disp"]
+        members = [(name, number, 32 * place) for place, name in enumerate(distances)]
+        end = 32 * len(members)
+        types.struct("bug_entry", end // 8 + 4, [*members, ("line", short, end), ("flags", short, end + 16)])
         types.struct("orc_entry", 6, [("sp_offset", short, 0)])
         return Btf(types.build())
 
@@ -71,7 +74,13 @@ def test_fixups_are_relative_to_their_own_fields() -> None:
 def test_a_bug_site_has_file_and_line() -> None:
     memory = struct.pack("<iiHH", 0x500, 12 - 4, 485, 9) + b"mm/slab.c\0" + bytes(60)
     kernel = FakeKernel(memory, {"__start___bug_table": BASE, "__stop___bug_table": BASE + 12})
-    assert list(tables.bug_table(kernel)) == [tables.BugSite(BASE + 0x500, "mm/slab.c", 485, 9)]
+    assert list(tables.bug_table(kernel)) == [tables.BugSite(BASE + 0x500, "mm/slab.c", 485, 9, "")]
+
+
+def test_a_bug_site_of_newer_kernels_has_its_format() -> None:
+    memory = struct.pack("<iiiHH", 0x500, 16 - 4, 0, 17, 1) + b"no %s here\0" + bytes(60)
+    kernel = FakeKernel(memory, {"__start___bug_table": BASE, "__stop___bug_table": BASE + 16}, has_format=True)
+    assert list(tables.bug_table(kernel)) == [tables.BugSite(BASE + 0x500, "", 17, 1, "no %s here")]
 
 
 @pytest.mark.parametrize(
