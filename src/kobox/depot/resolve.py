@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from kobox.depot.facts import Command, Config, Softdep
+from kobox.depot.facts import Command, Config, Place, Softdep
 from kobox.depot.lookups import Lookups, Module
 from kobox.depot.names import module_name
 from kobox.depot.plan import (
@@ -48,10 +48,22 @@ class Resolver:
         self.config = config
         self.tree = tree
         self._rules = Rules(config)
+        self._aliases = Place(f"{tree.directory}/modules.alias")
+        self._only_indexes = not (config.aliases or config.install or config.remove)
 
     def lookup(self, name: str) -> list[tuple[str, Reason]]:
         """The modules that a name stands for, each with why (``modprobe -R``); empty if nothing knows it."""
+        values = self._of_device(name)
+        if values:
+            why = Reason(f"alias {name}", self._aliases)
+            return [(value, why) for value in values]
         return [(module.name, module.found) for module in Lookups(self._rules, self.tree).lookup(name)]
+
+    def _of_device(self, name: str) -> list[str]:
+        """A short cut for most of all look-ups: a device's alias, which nothing but modules.alias can know."""
+        if ":" not in name or not self._only_indexes or "-" in name or "[" in name or "]" in name:
+            return []
+        return [] if name.startswith("symbol:") else self.tree.modules_of_alias(name)
 
     def insert(
         self,
