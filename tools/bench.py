@@ -1,0 +1,277 @@
+"""Figures against budgets and a peer: ``make bench``.
+
+    python -m tools.bench [--image R|ROOT] [--only WORD] [--json]
+
+Each row is a median in the unit shown, its budget, and the ratio of the two (below 1 is within the budget). With
+qemu-system-x86_64 installed the real kernel is booted under software emulation as the peer. Nothing is asserted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kobox.box import Kernel, boot
+from kobox.image import Image, list_images, open_image
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "prebuilt"
+_TRAPS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measured figure. ``budget`` and ``value`` share ``unit``; ``better`` says which way is good."""
+
+    name: str
+    value: float
+    unit: str
+    budget: float
+    better: str = "less"
+
+    @property
+    def ratio(self) -> float:
+        """Below 1: within the budget."""
+        return self.value / self.budget if self.better == "less" else self.budget / self.value
+
+
+def median(action: Callable[[], object], rounds: int, scale: float = 1000.0) -> float:
+    """Median time of ``action`` after one warm-up, in milliseconds unless scaled."""
+    action()
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        action()
+        times.append((time.perf_counter() - start) * scale)
+    return statistics.median(times)
+
+
+def command(*arguments: str, environment: dict[str, str] | None = None) -> Callable[[], object]:
+    """Run ``kobox`` as a whole process."""
+    line = [sys.executable, "-m", "kobox", *arguments]
+    return partial(
+        subprocess.run, line, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **(environment or {})}
+    )
+
+
+def run_bare(_: Image) -> Row:
+    value = median(command("run", "--image", "bare", str(EXAMPLES / "hello.ko")), 9)
+    return Row("kobox run hello.ko on bare, whole process", value, "ms", 130)
+
+
+def run_image(image: Image) -> Row:
+    value = median(command("run", "--image", _name(image), str(EXAMPLES / "hello.ko")), 9)
+    return Row("kobox run hello.ko on the image from its snapshot, whole process", value, "ms", 250)
+
+
+def load_cycle(image: Image) -> Row:
+    hello = (EXAMPLES / "hello.ko").read_bytes()
+    with boot(_name(image)) as kernel:
+
+        def cycle() -> None:
+            kernel.init_module(hello)
+            kernel.rmmod("hello")
+
+        cycle()
+        return Row("load, init, exit, unload of hello.ko in a running kernel", median(cycle, 50), "ms", 5)
+
+
+def reset(image: Image) -> Row:
+    flip = (EXAMPLES / "hostile" / "flip_key.ko").read_bytes()
+    with boot(_name(image)) as kernel:
+        kernel.mark_pristine()
+        times = []
+        for _ in range(30):
+            kernel.init_module(flip)
+            start = time.perf_counter()
+            kernel.reset()
+            times.append((time.perf_counter() - start) * 1000)
+        return Row("pristine again after a load that flipped a static key", statistics.median(times), "ms", 1)
+
+
+def load_after_reset(image: Image) -> Row:
+    """The load right after a reset against the same load without one: at most as slow."""
+    hello = (EXAMPLES / "hello.ko").read_bytes()
+    with boot(_name(image)) as kernel:
+        kernel.mark_pristine()
+
+        def timed() -> float:
+            start = time.perf_counter()
+            kernel.init_module(hello)
+            return (time.perf_counter() - start) * 1000
+
+        fresh, again = [], []
+        for _ in range(20):
+            kernel.reset()
+            fresh.append(timed())
+            kernel.rmmod("hello")
+            again.append(timed())
+        value, before = statistics.median(fresh[1:]), statistics.median(again[1:])
+        return Row("load after a reset, against a load without one", value, "ms", before)
+
+
+def trap(image: Image) -> Row:
+    """A guest loop that calls an adopted function with two arguments."""
+    with boot(_name(image)) as kernel:
+        area = kernel.guest.machine.area
+        seen = [0]
+
+        def handler() -> None:
+            first, second, *_ = area.arguments()
+            seen[0] += first + second
+
+        stub = area.stub("bench: two arguments", handler)
+        code = bytearray(b"\x53\xbb" + _TRAPS.to_bytes(4, "little"))  # push rbx; mov ebx, n
+        again = len(code)
+        code += b"\xbf\x01\x00\x00\x00\xbe\x02\x00\x00\x00\x48\xb8" + stub.to_bytes(8, "little") + b"\xff\xd0"
+        code += b"\xff\xcb\x75" + (again - len(code) - 4 & 0xFF).to_bytes(1, "little") + b"\x5b\xc3"
+        address = area.code(bytes(code))
+        value = median(lambda: kernel.call(address), 5, 1e6 / _TRAPS)
+        return Row("one trap into a Python handler with two arguments, and back", value, "µs", 4)
+
+
+def link_all(image: Image) -> Row:
+    from kobox.kernel.exporters import KernelExports
+    from kobox.ko import module_name, split_signature
+    from kobox.link.linked import link_tree, mapped
+
+    tree = image.modules
+    if tree is None:
+        raise SystemExit(f"{image.release} has no modules")
+    files = {module_name(path.name): path for path in sorted(tree.rglob("*.ko"))}
+    load = {name: partial(lambda path: split_signature(mapped(path))[0], path) for name, path in files.items()}
+    start = time.perf_counter()
+    report = link_tree(load, KernelExports(image))
+    seconds = time.perf_counter() - start
+    if report.failures:
+        print(f"  {len(report.failures)} of {report.modules} modules do not link", file=sys.stderr)
+    return Row(f"linking {report.linked} of {report.modules} modules, one process", seconds, "s", 8)
+
+
+def first_boot(image: Image) -> Row:
+    """Unpack, parse, boot and snapshot with an empty cache."""
+    with tempfile.TemporaryDirectory() as cache:
+        run = command(
+            "run", "--image", _name(image), str(EXAMPLES / "hello.ko"), environment={"KOBOX_CACHE_DIR": cache}
+        )
+        start = time.perf_counter()
+        run()
+        return Row("first boot of the image, nothing cached", time.perf_counter() - start, "s", 8)
+
+
+def crc32(image: Image) -> Row:
+    size = 1 << 20
+    with boot(_name(image)) as kernel:
+        buffer = kernel.call("vmalloc", size)
+        kernel.guest.write(buffer, os.urandom(size))
+        ms = median(lambda: kernel.call("crc32_le", 0, buffer, size), 9)
+        return Row("borrowed crc32 over 1 MiB", size / ms / 1000, "MB/s", 300, "more")
+
+
+def memory_after_many(image: Image) -> Row:
+    """What 10,000 loads and unloads leave behind, in this process and in the guest, against the state after 100."""
+    module = (EXAMPLES / "misc.ko").read_bytes()
+    with boot(_name(image)) as kernel:
+        sizes = []
+        for turn in range(10_001):
+            if turn in (100, 10_000):
+                kernel.sleep(1)
+                sizes.append((_resident(), _free_pages(kernel)))
+            kernel.init_module(module)
+            kernel.rmmod("misc")
+        (host, guest), (host_end, guest_end) = sizes
+        print(f"  host {host} -> {host_end} KiB resident, guest {guest} -> {guest_end} KiB free", file=sys.stderr)
+        return Row("guest memory lost over 9,900 loads and unloads", max(guest - guest_end, 0) + 1, "KiB", 1024)
+
+
+def _resident() -> int:
+    text = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("RssAnon"))
+
+
+def _free_pages(kernel: Kernel) -> int:
+    text = kernel.read("/proc/meminfo").decode()
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("MemFree"))
+
+
+ROWS: dict[str, Callable[[Image], Row]] = {
+    "bare": run_bare,
+    "run": run_image,
+    "cycle": load_cycle,
+    "reset": reset,
+    "after-reset": load_after_reset,
+    "trap": trap,
+    "link": link_all,
+    "first-boot": first_boot,
+    "crc32": crc32,
+}
+SLOW: dict[str, Callable[[Image], Row]] = {"memory": memory_after_many}
+
+
+def qemu_peer(image: Image) -> float | None:
+    """Seconds in which the real kernel boots under QEMU, loads hello.ko and ends; None where that cannot be had."""
+    if shutil.which("qemu-system-x86_64") is None or image.modules is None:
+        return None
+    from tools.record_golden import Recorder, build_init
+
+    step = {"action": "finit_module", "args": {"file": "hello.ko", "params": "", "flags": 0}}
+    case: dict[str, Any] = {"id": "bench", "group": "bench", "desc": "", "watch": [], "steps": [step], "boot_args": ""}
+    with tempfile.TemporaryDirectory() as folder:
+        root = image.modules.parents[2]
+        recorder = Recorder(root, build_init(Path(folder)), None, 120)
+        (Path(folder) / "ko").mkdir()
+        shutil.copy(EXAMPLES / "hello.ko", Path(folder) / "ko" / "hello.ko")
+        start = time.perf_counter()
+        recorder.record(case, Path(folder))
+        return time.perf_counter() - start
+
+
+def _name(image: Image) -> str:
+    return _NAMES[image.key]
+
+
+_NAMES: dict[str, str] = {}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--image", help="a release that was added, or a root; default: the newest added")
+    parser.add_argument("--only", help=f"one of {', '.join([*ROWS, *SLOW])}")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    images = list_images()
+    if args.image is None and not images:
+        parser.error("no image was added: kobox kernel add --debian, or --image ROOT")
+    name = args.image or images[-1].release
+    image = open_image(name)
+    _NAMES[image.key] = name
+    wanted = {args.only: (ROWS | SLOW)[args.only]} if args.only else ROWS
+    rows = []
+    for measure in wanted.values():
+        row = measure(image)
+        rows.append(row)
+        if not args.json:
+            print(f"{row.name:<72} {row.value:9.2f} {row.unit:<5} budget {row.budget:8.2f}  ratio {row.ratio:5.2f}")
+    peer = None if args.only else qemu_peer(image)
+    if args.json:
+        print(json.dumps({"release": image.release, "rows": [asdict(row) for row in rows], "qemu_seconds": peer}))
+    elif peer is not None:
+        whole = next(row for row in rows if "image from its snapshot" in row.name)
+        print(f"{'the real kernel in QEMU: boot, insmod hello.ko, end':<72} {peer:9.2f} s", end="")
+        print(f"     kobox is {peer * 1000 / whole.value:.0f} times as fast")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
