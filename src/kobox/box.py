@@ -8,27 +8,46 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from kobox.errors import Errno, UsageError
+from kobox.errors import UsageError
+from kobox.kernel.face import KernelFace
 from kobox.kernel.log import LogRecord
-from kobox.kernel.modules import Module, ModuleRecord, parse_proc_modules
+from kobox.kernel.modules import Module, ModuleRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kobox.bringup.start import Booted
+    from kobox.bare.kernel import BareKernel
     from kobox.bringup.snapshot import Pristine
+    from kobox.bringup.start import Booted
     from kobox.image import Image
-    from kobox.kernel.files import DirEntry, Files
+    from kobox.kernel.files import Files
     from kobox.kernel.guest import Guest
     from kobox.kernel.heapcheck_records import HeapState
-    from kobox.kernel.syscalls import Syscalls
     from kobox.kernel.subsystem import Operation
+    from kobox.kernel.syscalls import Syscalls
 
 LOADERS = ("kobox", "kernel")
-O_NONBLOCK, O_TRUNC = 0o4000, 0o1000
+BARE = "bare"
+
+
+@overload
+def boot(image: Literal["bare"], *, loader: str = ..., comm: str = ...) -> BareKernel: ...
+
+
+@overload
+def boot(
+    image: str | os.PathLike[str] | None = None,
+    *,
+    append: str = ...,
+    cpu: str = ...,
+    memory: int | None = ...,
+    loader: str = ...,
+    comm: str = ...,
+    check_memory: bool = ...,
+    progress: Callable[[str], None] | None = ...,
+) -> Kernel: ...
 
 
 def boot(
@@ -41,22 +60,26 @@ def boot(
     comm: str = "insmod",
     check_memory: bool = True,
     progress: Callable[[str], None] | None = None,
-) -> Kernel:
+) -> Kernel | BareKernel:
     """A running kernel.
 
-    ``image``: a release that was added, a path to a root, a ``vmlinuz`` or a ``.deb``'s unpacked tree; None takes the
-    newest added image. ``append`` is the kernel command line, ``memory`` its RAM in bytes, ``loader`` who loads modules:
-    kobox, or the image's own ``load_module`` as a second opinion. ``comm`` names the tasks that work for Python.
-    ``check_memory``: what modules loaded by kobox allocate and free is checked (see docs/memory.md).
+    ``image``: a release that was added, a path to a root, a ``vmlinuz`` or a ``.deb``'s unpacked tree; ``bare`` is the
+    small kernel that needs no image; None takes the newest added image, or bare where there is none. ``append`` is the
+    kernel command line, ``memory`` its RAM in bytes, ``loader`` who loads modules: kobox, or the image's own
+    ``load_module`` as a second opinion. ``comm`` names the tasks that work for Python. ``check_memory``: what modules
+    loaded by kobox allocate and free is checked (see docs/memory.md).
     """
-    from kobox.bringup.start import RAM_SIZE, BootOptions
-    from kobox.bringup.snapshot import boot_cached
-    from kobox.image import Cache, open_image
-
     if loader not in LOADERS:
         raise UsageError(f"no loader {loader!r}", hint=f"one of {', '.join(LOADERS)}")
+    wanted = os.fspath(image) if image is not None else _default_image()
+    if wanted == BARE:
+        return _boot_bare(loader, append, comm)
+    from kobox.bringup.snapshot import boot_cached
+    from kobox.bringup.start import RAM_SIZE, BootOptions
+    from kobox.image import Cache, open_image
+
     tell = progress or (lambda text: None)
-    opened = open_image(os.fspath(image) if image is not None else _default_image(), progress=tell)
+    opened = open_image(wanted, progress=tell)
     options = BootOptions(append, cpu, memory or RAM_SIZE)
     return Kernel(opened, boot_cached(opened, options, Cache(), tell), loader, comm, check_memory)
 
@@ -65,12 +88,20 @@ def _default_image() -> str:
     from kobox.image import list_images
 
     images = list_images()
-    if not images:
-        raise UsageError("no kernel image was added", hint="kobox kernel add --debian")
-    return images[-1].release
+    return images[-1].release if images else BARE
 
 
-class Kernel:
+def _boot_bare(loader: str, append: str, comm: str) -> BareKernel:
+    from kobox.bare.kernel import BareKernel
+
+    if loader != "kobox":
+        raise UsageError("the bare kernel has no loader of its own", hint="--loader kobox")
+    if append:
+        raise UsageError("the bare kernel has no command line", hint="kobox kernel add --debian")
+    return BareKernel(comm)
+
+
+class Kernel(KernelFace):
     """A kernel at rest. It runs only inside the calls below; virtual time passes only then."""
 
     def __init__(self, image: Image, booted: Booted, loader: str, comm: str, check_memory: bool = True) -> None:
@@ -100,14 +131,6 @@ class Kernel:
         self._log_start = booted.log.mark()
 
     # -- life -----------------------------------------------------------------------------------------------------
-
-    def __enter__(self) -> Kernel:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End it. Nothing of it remains."""
@@ -186,24 +209,6 @@ class Kernel:
 
     # -- modules --------------------------------------------------------------------------------------------------
 
-    def insmod(self, module: str | os.PathLike[str] | bytes, /, *, flags: int = 0, **parameters: object) -> Module:
-        """Load one module file (or its bytes); ``Errno`` says why not. Dependencies must be loaded already.
-
-        ``flags``: 1 ignores symbol versions, 2 the version magic, as ``finit_module`` takes them.
-        """
-        from kobox.ko import parse_module, read_module
-
-        found = parse_module(module, "module") if isinstance(module, bytes) else read_module(module)
-        text = " ".join(_parameter(name, value) for name, value in parameters.items())
-        self.init_module(bytes(found.data), text, flags)
-        return self.module(found.name)
-
-    def init_module(self, data: bytes, parameters: str = "", flags: int = 0) -> None:
-        """Load a module's bytes as the system call would; ``Errno`` carries the kernel's number."""
-        result = self.finish_load(self.start_load(data, parameters, flags))
-        if result < 0:
-            raise Errno(-result, "the module was not loaded")
-
     def start_load(self, data: bytes, parameters: str = "", flags: int = 0) -> Operation:
         """Begin a load; ``finish_load`` ends it."""
         if self.loader == "kobox":
@@ -220,12 +225,6 @@ class Kernel:
             raise TaskDied("the task that loaded the module was killed")
         return operation.result
 
-    def rmmod(self, name: str, *, force: bool = False) -> None:
-        """Unload a module; ``Errno`` says why not."""
-        result = self.delete_module(name, O_NONBLOCK | (O_TRUNC if force else 0))
-        if result < 0:
-            raise Errno(-result, f"module {name} was not unloaded")
-
     def delete_module(self, name: str, flags: int) -> int:
         """The system call's result: 0 or a negative errno."""
         from kobox.kernel.tasks import TaskDied
@@ -239,32 +238,12 @@ class Kernel:
             raise TaskDied("the task that unloaded the module was killed")
         return operation.result
 
-    def module(self, name: str) -> Module:
-        """A handle on a module by name, loaded or not."""
-        return Module(self.guest, self.files, name.replace("-", "_"))
-
-    @property
-    def modules(self) -> list[ModuleRecord]:
-        """What ``/proc/modules`` lists, newest first."""
-        return parse_proc_modules(self.files.read("/proc/modules").decode("latin-1"))
-
     # -- what a user sees -----------------------------------------------------------------------------------------
 
     def dmesg(self, *, boot: bool = False) -> list[LogRecord]:
         """The log since this kernel was handed over; with ``boot`` everything."""
         self.booted.log.read()
         return list(self.booted.log.records) if boot else list(self.booted.log.since(self._log_start))
-
-    def read(self, path: str) -> bytes:
-        """A file of the kernel's tree."""
-        return self.files.read(path)
-
-    def write(self, path: str, data: bytes | str) -> int:
-        """Write to a file of the kernel's tree, in one call."""
-        return self.files.write(path, data.encode() if isinstance(data, str) else data)
-
-    def ls(self, path: str) -> list[DirEntry]:
-        return self.files.list(path)
 
     @property
     def tainted(self) -> int:
@@ -288,15 +267,6 @@ class Kernel:
         for line in self.read("/proc/kallsyms").decode("latin-1").splitlines():
             if line.endswith("]"):
                 yield line
-
-
-def _parameter(name: str, value: object) -> str:
-    if isinstance(value, bool):
-        return f"{name}={'Y' if value else 'N'}"
-    if isinstance(value, (list, tuple)):
-        return f"{name}={','.join(str(item) for item in value)}"
-    text = str(value)
-    return f'{name}="{text}"' if " " in text else f"{name}={text}"
 
 
 __all__ = ["Kernel", "Module", "ModuleRecord", "boot"]

@@ -50,7 +50,9 @@ def _run_command(name: str, rest: list[str]) -> int:
         if hasattr(command, "main"):  # commands that keep kmod's own getopt manners
             code = int(command.main(rest))
         else:
-            code = int(command.run(_parser(name, command).parse_args(rest)))
+            parser = _parser(name, command)
+            mixes = getattr(command, "MIXES_OPTIONS", False)  # name=value arguments may stand behind options
+            code = int(command.run(parser.parse_intermixed_args(rest) if mixes else parser.parse_args(rest)))
         sys.stdout.flush()  # here, where a reader that is gone is no traceback
         return code
     except KoboxError as error:

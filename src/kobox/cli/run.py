@@ -20,6 +20,7 @@ examples:
 The module is loaded after what it depends on, its log is shown, and everything is unloaded again. Exit status 0: loaded
 and unloaded, nothing leaked, no oops (a permanent module is not unloaded, and that is no failure); 1: something failed.
 """
+MIXES_OPTIONS = True
 _COLOURS = {0: "31;1", 1: "31;1", 2: "31;1", 3: "31", 4: "33"}
 
 

@@ -11,13 +11,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from kobox.errors import GuestError, NotModelled
-from kobox.image import Image
-from kobox.machine.machine import Machine
 from kobox.machine.memory import PAGE_SIZE
-from kobox.machine.pc import Pc
 
 if TYPE_CHECKING:
+    from kobox.image import Image
     from kobox.kernel.tasks import Tasks
+    from kobox.machine.machine import Machine
+    from kobox.machine.pc import Pc
 
 _FORMATS = {1: "<B", 2: "<H", 4: "<I", 8: "<Q"}
 _SIGNED = {1: "<b", 2: "<h", 4: "<i", 8: "<q"}

@@ -7,7 +7,7 @@ A ``Trace`` is taken in microseconds: three registers and a copy of the stack's 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -45,6 +45,12 @@ class ModuleCode:
         start, size, number = rows[index]
         following = starts[index + 1] if index + 1 < len(starts) else start + size
         return symbol_name(self.view, symbol_table(self.view), number), address - start, size or following - start
+
+    def names(self) -> Iterator[tuple[str, int]]:
+        """(name, address) of every function."""
+        table = symbol_table(self.view)
+        for start, _, number in self._functions[1]:
+            yield symbol_name(self.view, table, number), start
 
     @cached_property
     def _functions(self) -> tuple[list[int], list[tuple[int, int, int]]]:

@@ -90,8 +90,8 @@ class Parameters(Mapping[str, str]):
 class Module:
     """A loaded module by name. Every property asks the kernel anew."""
 
-    def __init__(self, guest: Guest, files: Files, name: str) -> None:
-        self._guest, self._files, self.name = guest, files, name
+    def __init__(self, files: Files, name: str) -> None:
+        self._files, self.name = files, name
 
     def __repr__(self) -> str:
         return f"<Module {self.name}>"
@@ -110,7 +110,8 @@ class Module:
 
     @property
     def loaded(self) -> bool:
-        return find_module(self._guest, self.name) is not None
+        listed = parse_proc_modules(self._files.read("/proc/modules").decode("latin-1"))
+        return any(record.name == self.name for record in listed)
 
     @property
     def refcount(self) -> int:

@@ -1,0 +1,284 @@
+"""Files of the bare kernel: /proc/modules, /proc/kallsyms, /sys/module and the misc devices in /dev. No VFS, but its face."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Callable
+from typing import Any
+
+from kobox.bare.devices import OpenDevice
+from kobox.bare.guest import WINDOW, BareGuest
+from kobox.bare.modules import LoadedModule, ParameterMemory, modules_text, set_by_module
+from kobox.errors import Errno
+from kobox.kernel import params
+from kobox.kernel.files import DirEntry, Status
+
+_ACCMODE, _WRONLY = 3, 1
+_CHUNK = 1 << 16
+_FIRST_DESCRIPTOR = 3
+_ROOT_FOLDERS = ("dev", "proc", "sys")
+
+Node = bytes | tuple[str, ...]
+"""A file's content, or a directory's names."""
+
+
+class _Text:
+    """An open file that is no device: its content of when it was opened, and where it stands."""
+
+    def __init__(self, path: str, content: bytes) -> None:
+        self.path, self.content, self.at = path, content, 0
+
+
+class BareFiles:
+    """The calls that ``kernel.files`` of an image has."""
+
+    def __init__(self, guest: BareGuest) -> None:
+        self._guest = guest
+        self._open: dict[int, OpenDevice | _Text] = {}
+
+    # -- descriptors ----------------------------------------------------------------------------------------------
+
+    def open(self, path: str, flags: int = 0, mode: int = 0o644) -> int:
+        opened: OpenDevice | _Text
+        if path.startswith("/dev/"):
+            opened = self._drive(self._guest.devices.open(path.removeprefix("/dev/"), flags))
+        else:
+            node = self._node(path)
+            if isinstance(node, tuple):
+                raise Errno(errno.EISDIR, path)
+            opened = _Text(path, b"" if flags & _ACCMODE == _WRONLY else node())
+        number = next(n for n in range(_FIRST_DESCRIPTOR, 1 << 16) if n not in self._open)
+        self._open[number] = opened
+        return number
+
+    def close(self, descriptor: int) -> None:
+        opened = self._get(descriptor)
+        del self._open[descriptor]
+        if isinstance(opened, OpenDevice):
+            self._drive(self._guest.devices.close(opened))
+
+    def read_from(self, descriptor: int, size: int) -> bytes:
+        opened = self._get(descriptor)
+        if isinstance(opened, _Text):
+            data = opened.content[opened.at : opened.at + size]
+            opened.at += len(data)
+            return data
+        size = min(size, WINDOW[1])
+        count: int = self._drive(self._guest.devices.transfer(opened, "read", WINDOW[0], size))
+        return self._guest.read(WINDOW[0], min(count, size))
+
+    def write_to(self, descriptor: int, data: bytes) -> int:
+        opened = self._get(descriptor)
+        if isinstance(opened, _Text):
+            return self._store(opened.path, data)
+        data = data[: WINDOW[1]]
+        self._guest.write(WINDOW[0], data)
+        count: int = self._drive(self._guest.devices.transfer(opened, "write", WINDOW[0], len(data)))
+        return count
+
+    def seek(self, descriptor: int, offset: int, whence: int = 0) -> int:
+        opened = self._get(descriptor)
+        if isinstance(opened, OpenDevice):
+            position: int = self._drive(self._guest.devices.seek(opened, offset, whence))
+            return position
+        opened.at = max(0, offset + (0, opened.at, len(opened.content))[whence])
+        return opened.at
+
+    def ioctl(self, descriptor: int, request: int, argument: int | bytes | bytearray = 0) -> tuple[int, bytes]:
+        """(result, the argument's bytes afterwards); a number is passed as it is, bytes as a pointer to them."""
+        opened = self._get(descriptor)
+        if isinstance(opened, _Text):
+            raise Errno(errno.ENOTTY, opened.path)
+        if isinstance(argument, int):
+            return self._drive(self._guest.devices.ioctl(opened, request, argument)), b""
+        self._guest.write(WINDOW[0], argument)
+        result: int = self._drive(self._guest.devices.ioctl(opened, request, WINDOW[0]))
+        return result, self._guest.read(WINDOW[0], len(argument))
+
+    def _get(self, descriptor: int) -> OpenDevice | _Text:
+        opened = self._open.get(descriptor)
+        if opened is None:
+            raise Errno(errno.EBADF, f"descriptor {descriptor}")
+        return opened
+
+    def _drive(self, steps: Any) -> Any:
+        self._guest.clock.show()
+        value = self._guest.calls.drive(steps)
+        self._guest.settle()
+        return value
+
+    # -- whole files ----------------------------------------------------------------------------------------------
+
+    def read(self, path: str) -> bytes:
+        descriptor = self.open(path)
+        try:
+            parts = []
+            while chunk := self.read_from(descriptor, _CHUNK):
+                parts.append(chunk)
+            return b"".join(parts)
+        finally:
+            self.close(descriptor)
+
+    def write(self, path: str, data: bytes, flags: int = _WRONLY) -> int:
+        descriptor = self.open(path, flags)
+        try:
+            return self.write_to(descriptor, data)
+        finally:
+            self.close(descriptor)
+
+    def list(self, path: str) -> list[DirEntry]:
+        node = self._node(path.rstrip("/") or "/")
+        if not isinstance(node, tuple):
+            raise Errno(errno.ENOTDIR, path)
+        if path.strip("/") == "dev":
+            return [DirEntry(name, "char") for name in node]
+        below = (f"{path.rstrip('/')}/{name}" for name in node)
+        return [
+            DirEntry(name, "dir" if isinstance(self._node(full), tuple) else "file")
+            for name, full in zip(node, below, strict=True)
+        ]
+
+    def status(self, path: str) -> Status:
+        if path.startswith("/dev/") and path.removeprefix("/dev/") in self._guest.devices.registered:
+            return Status(self._guest.devices.mode(path.removeprefix("/dev/")), 0, 0, 0)
+        node = self._node(path)
+        if isinstance(node, tuple):
+            return Status(stat.S_IFDIR | 0o755, 0, 0, 0)
+        parameter = self._parameter(path)
+        mode = parameter[1].perm if parameter is not None else 0o444
+        return Status(stat.S_IFREG | mode, 4096 if path.startswith("/sys/") else 0, 0, 0)
+
+    def readlink(self, path: str) -> str:
+        self._node(path)
+        raise Errno(errno.EINVAL, path)
+
+    # -- what is there --------------------------------------------------------------------------------------------
+
+    def _node(self, path: str) -> Callable[[], bytes] | tuple[str, ...]:
+        """What reads a file, or a directory's names; ``Errno(ENOENT)``."""
+        modules = self._guest.modules
+        match path.strip("/").split("/"):
+            case [""]:
+                return _ROOT_FOLDERS
+            case ["dev"]:
+                return tuple(sorted(self._guest.devices.registered))
+            case ["proc"]:
+                return ("kallsyms", "modules")
+            case ["proc", "modules"]:
+                return lambda: "".join(f"{line}\n" for line in modules_text(modules)).encode()
+            case ["proc", "kallsyms"]:
+                return self._kallsyms
+            case ["sys"]:
+                return ("module",)
+            case ["sys", "module"]:
+                return tuple(sorted(module.name for module in modules.loaded))
+            case ["sys", "module", name, *rest]:
+                module = modules.find(name)
+                if module is not None:
+                    return self._of_module(module, rest, path)
+        raise Errno(errno.ENOENT, path)
+
+    def _of_module(self, module: LoadedModule, rest: list[str], path: str) -> Callable[[], bytes] | tuple[str, ...]:
+        attributes = self._attributes(module)
+        sections = self._sections(module)
+        parameters = tuple(sorted(p.name for p in module.parameters if p.perm))
+        match rest:
+            case []:
+                return tuple(sorted([*attributes, "holders", "sections", *(["parameters"] if parameters else [])]))
+            case [name] if name in attributes:
+                return lambda: f"{attributes[name]}\n".encode()
+            case ["holders"]:
+                return tuple(user.name for user in self._guest.modules.users(module))
+            case ["holders", name] if any(user.name == name for user in self._guest.modules.users(module)):
+                return ()
+            case ["sections"]:
+                return tuple(sections)
+            case ["sections", name] if name in sections:
+                return lambda: f"0x{sections[name]:016x}\n".encode()
+            case ["parameters"] if parameters:
+                return parameters
+            case ["parameters", name] if name in parameters:
+                return lambda: self._show(path)
+        raise Errno(errno.ENOENT, path)
+
+    def _attributes(self, module: LoadedModule) -> dict[str, object]:
+        from kobox.abi.taint import letters
+
+        found: dict[str, object] = {
+            "coresize": module.layout.core_size,
+            "initsize": module.layout.init_size if module.bases.get("init") else 0,
+            "initstate": module.state,
+            "refcnt": module.refcount - 1,
+            "taint": letters(module.taints),
+        }
+        for tag in ("version", "srcversion"):
+            value = module.view.info(tag)
+            if value is not None:
+                found[tag] = value
+        return found
+
+    def _sections(self, module: LoadedModule) -> dict[str, int]:
+        view = module.view
+        return {
+            view.names[section.index]: address
+            for section, flags, address in zip(view.sections, module.layout.flags, module.addresses, strict=True)
+            if flags & 2 and section.size and address
+        }
+
+    def _kallsyms(self) -> bytes:
+        guest = self._guest
+        lines = [
+            f"{address:016x} T {name}" for name, address in sorted(guest.symbols.made.items(), key=lambda row: row[1])
+        ]
+        for module in guest.modules.loaded:
+            if module.code is not None:
+                lines += [f"{address:016x} t {name}\t[{module.name}]" for name, address in module.code.names()]
+        return "".join(f"{line}\n" for line in lines).encode()
+
+    # -- parameters -----------------------------------------------------------------------------------------------
+
+    def _parameter(self, path: str) -> tuple[LoadedModule, params.Parameter] | None:
+        match path.strip("/").split("/"):
+            case ["sys", "module", name, "parameters", wanted]:
+                module = self._guest.modules.find(name)
+                for parameter in module.parameters if module is not None else ():
+                    if parameter.name == wanted and parameter.perm and module is not None:
+                        return module, parameter
+        return None
+
+    def _show(self, path: str) -> bytes:
+        found = self._parameter(path)
+        if found is None:
+            raise Errno(errno.ENOENT, path)
+        module, parameter = found
+        if not parameter.perm & 0o444:
+            raise Errno(errno.EIO, f"{path} cannot be read")
+        if parameter.type:
+            return params.get_parameter(parameter, ParameterMemory(self._guest))
+        guest = self._guest
+        entry = module.entries[module.parameters.index(parameter)]
+        function = guest.view("kernel_param_ops", guest.view("kernel_param", entry)["ops"])["get"]
+        if not function:
+            raise Errno(errno.EPERM, path)
+        buffer = guest.heap.allocate(4096, zero=True, internal=True)
+        count = guest.call(function, buffer, entry) & 0xFFFF_FFFF
+        text = guest.read(buffer, min(count, 4096)) if not count >> 31 else b""
+        guest.heap.release(buffer)
+        if count >> 31:
+            raise Errno((1 << 32) - count, path)
+        return text
+
+    def _store(self, path: str, data: bytes) -> int:
+        found = self._parameter(path)
+        if found is None or not found[1].perm & 0o222:
+            raise Errno(errno.EIO, f"{path} cannot be written")
+        module, parameter = found
+        memory = ParameterMemory(self._guest)
+        if parameter.type:
+            result = params.store(parameter, data, memory)
+        else:
+            result = set_by_module(self._guest, module, parameter, data) or len(data)
+        if result < 0:
+            raise Errno(-result, path)
+        return result

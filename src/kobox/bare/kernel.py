@@ -1,0 +1,161 @@
+"""The bare kernel's front: what ``kobox.boot(image="bare")`` gives, with the face of a kernel that runs an image."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from kobox.abi.declare import Fidelity
+from kobox.bare.crash import CrashHandler
+from kobox.bare.files import BareFiles
+from kobox.bare.guest import BareGuest
+from kobox.bare.modules import ModuleList, Operation
+from kobox.errors import GuestError, UsageError
+from kobox.kernel.face import KernelFace
+from kobox.kernel.log import LogRecord
+from kobox.kernel.tasks import KernelDead, TaskDied
+
+_LIMIT_SECONDS = 10.0
+_FASTER = 500_000_000
+
+
+class BareKernel(KernelFace):
+    """A kernel at rest. It runs only inside the calls below; virtual time passes only then."""
+
+    loader = "kobox"
+
+    def __init__(self, comm: str = "insmod") -> None:
+        self._comm = comm
+        self._start()
+
+    def _start(self) -> None:
+        self.guest = BareGuest(self._comm)
+        self.guest.modules = ModuleList(self.guest)
+        self.crashes = CrashHandler(self.guest)
+        self.files = BareFiles(self.guest)
+        self.last_load: Operation | None = None
+        self._marked = False
+        self._since = 0
+        self._started = 0.0
+        self.guest.machine.on_slice = self._on_slice
+
+    def _on_slice(self) -> None:
+        self.guest.clock.show()
+        lasted = time.monotonic() - self._started
+        if lasted > _LIMIT_SECONDS / 4:
+            self.guest.machine.slice_ns = _FASTER
+        if lasted > _LIMIT_SECONDS:
+            self.crashes.runaway(lasted)
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        self.guest.machine.close()
+
+    def checkpoint(self) -> None:
+        raise UsageError("the bare kernel has no checkpoints", hint="reset() starts it anew, in milliseconds")
+
+    def mark_pristine(self) -> None:
+        """A bare kernel is always ready to be reset."""
+
+    def reset(self) -> None:
+        """Start anew."""
+        self.close()
+        self._start()
+
+    @property
+    def release(self) -> str:
+        return f"bare ({self.guest.data.release})"
+
+    @property
+    def now(self) -> float:
+        return self.guest.machine.clock.now / 1e9
+
+    def sleep(self, seconds: float) -> None:
+        self._ready()
+        self.guest.calls.drive(self.guest.clock.pass_time(int(seconds * 1e9)))
+
+    def _ready(self) -> None:
+        if self.crashes.dead:
+            raise KernelDead(f"the kernel has stopped: {self.crashes.dead}", hint="reset() it, or boot anew")
+        self._started = time.monotonic()
+
+    @property
+    def cpu_name(self) -> str:
+        return "qemu64"
+
+    @property
+    def modules_folder(self) -> Path | None:
+        return None
+
+    def stubs_hit(self) -> tuple[str, ...]:
+        calls = self.guest.calls
+        return tuple(name for name in calls.hits if calls.declared[name].fidelity is Fidelity.STUB)
+
+    def leaks(self) -> tuple[dict[str, Any], ...]:
+        """Allocations of unloaded modules that nobody has freed to this moment, with the traces that made them."""
+        return self.guest.heap.leaks({module.name for module in self.guest.modules.loaded})
+
+    def memory_reports(self) -> tuple[dict[str, Any], ...]:
+        """What modules did to memory: overruns, writes after free, double and invalid frees."""
+        self.guest.heap.check_all()
+        return tuple(self.guest.heap.reports)
+
+    def explain_last_load(self) -> str:
+        return self.last_load.reason if self.last_load is not None else ""
+
+    # -- modules --------------------------------------------------------------------------------------------------
+
+    def start_load(self, data: bytes, parameters: str = "", flags: int = 0) -> Operation:
+        return Operation(data, parameters.encode("utf-8", "surrogateescape"), flags)
+
+    def finish_load(self, operation: Operation) -> int:
+        self._ready()
+        self.last_load = operation
+        self.guest.modules.load(operation)
+        if operation.died:
+            raise TaskDied(operation.reason)
+        return operation.result
+
+    def delete_module(self, name: str, flags: int) -> int:
+        self._ready()
+        return self.guest.modules.unload(name, flags)
+
+    # -- what a user sees -----------------------------------------------------------------------------------------
+
+    def dmesg(self, *, boot: bool = False) -> list[LogRecord]:
+        return list(self.guest.log.records)
+
+    @property
+    def tainted(self) -> int:
+        return self.guest.tainted
+
+    def call(self, function: str | int, *arguments: int) -> int:
+        """Call guest code: what a module exports, any of its symbols, or an address. Returns the 64-bit result."""
+        self._ready()
+        if isinstance(function, str):
+            function = self._symbol(function)
+        result = self.guest.call(function, *arguments)
+        self.guest.settle()
+        return result
+
+    def _symbol(self, name: str) -> int:
+        for module in self.guest.modules.loaded:
+            export = module.export(name)
+            if export is not None:
+                return export.value
+            found = (
+                next((address for known, address in module.code.names() if known == name), None)
+                if module.code
+                else None
+            )
+            if found is not None:
+                return found
+        address = self.guest.symbols.get(name)
+        if address is None:
+            raise UsageError(f"no symbol {name!r} in the kernel or its modules")
+        return address
+
+
+__all__ = ["BareKernel", "GuestError"]

@@ -1,0 +1,46 @@
+"""The log of a kernel whose ``printk`` is Python: levels, time stamps, continuation lines. Follows kernel/printk/printk.c."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from kobox.kernel.log import LogRecord
+
+_DEFAULT_LEVEL = 4
+_SOH = 0x01
+
+
+class BareLog:
+    """All records, oldest first. ``now`` gives virtual nanoseconds."""
+
+    def __init__(self, now: Callable[[], int]) -> None:
+        self._now = now
+        self.records: list[LogRecord] = []
+        self._open = False
+        """The last record did not end with a newline: a continuation is appended to it."""
+
+    def printk(self, text: bytes) -> None:
+        """One formatted message with its level prefix."""
+        level, continues = _DEFAULT_LEVEL, False
+        while len(text) > 1 and text[0] == _SOH:
+            mark, text = text[1:2], text[2:]
+            if mark.isdigit() and mark < b"8":
+                level = int(mark)
+            elif mark == b"c":
+                continues = True
+            else:
+                break
+        ended = text.endswith(b"\n")
+        line = text.removesuffix(b"\n").decode("utf-8", "surrogateescape")
+        if continues and self._open:
+            last = self.records[-1]
+            self.records[-1] = replace(last, text=last.text + line, continued=True)
+        else:
+            self.write(level, line)
+        self._open = not ended
+
+    def write(self, level: int, text: str) -> None:
+        """A whole line."""
+        self._open = False
+        self.records.append(LogRecord(len(self.records), self._now(), level, text))
