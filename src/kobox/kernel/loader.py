@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from kobox import link, sign
-from kobox.errors import Errno
+from kobox.errors import Errno, GuestError
 from kobox.image import Image
 from kobox.kernel import params
 from kobox.kernel.cpu_probe import probe_cpu
@@ -133,6 +133,10 @@ class Loader:
         except Errno as refusal:
             refused(refusal.why)
             result = -refusal.number
+        except GuestError as crash:
+            # a pointer of the module that leads nowhere, where the kernel would follow it and oops
+            refused(f"the kernel would crash on this module: {crash}")
+            result = -errno.EFAULT
         else:
             start = time.perf_counter()
             result = yield from self._init(load)
@@ -593,14 +597,15 @@ class Loader:
         size = guest.layouts.size("kernel_param")
         for index in range(module["num_kp"]):
             entry = guest.view("kernel_param", module["kp"] + index * size)
+            has_ops = guest.mapped(entry["ops"])
             ops = guest.view("kernel_param_ops", entry["ops"])
             yield (
                 params.Parameter(
-                    guest.read_cstr(entry["name"]).decode("latin-1"), entry["arg"], "", entry["perm"], entry["level"],
-                    entry["flags"], bool(ops["flags"] & 1),
+                    guest.read_cstr(entry["name"]).decode("latin-1") if guest.mapped(entry["name"]) else "",
+                    entry["arg"], "", entry["perm"], entry["level"], entry["flags"], has_ops and bool(ops["flags"] & 1),
                 ),
                 entry.address,
-                ops["set"],
+                ops["set"] if has_ops else 0,
             )  # fmt: skip
 
     def _answer(self, load: Load, request: params.Request, table: list[tuple[params.Parameter, int, int]]) -> Result:
