@@ -155,9 +155,10 @@ def run_case(case: Case, boot: Boot, root: Path, modules: Path | None) -> Outcom
     differences: list[Difference] = []
     broken = ""
     previous = signal.signal(signal.SIGALRM, _alarm)
-    signal.alarm(CASE_SECONDS)
     try:
-        differences = replay_case(case, boot(case["boot_args"]), files)
+        kernel = boot(case["boot_args"])
+        signal.alarm(CASE_SECONDS)
+        differences = replay_case(case, kernel, files)
     except Unavailable as missing:
         waits = str(missing)
     except _TooLong:
