@@ -18,10 +18,12 @@ from kobox import __version__
 from kobox.bringup.start import Booted, BootOptions, Progress, assemble, boot, install_sites
 from kobox.image import Cache, Image
 from kobox.kapi.tables import IMAGE_TABLES
+from kobox.kernel.guest import Guest
 from kobox.kernel.log import LogRecord
 from kobox.kernel.tasks import TaskState
 from kobox.machine import cpu_state
 from kobox.machine.machine import Clock
+from kobox.machine.memory import PAGE_SIZE
 from kobox.machine.pc import PcState
 
 KIND = "boot"
@@ -108,6 +110,7 @@ def restore(image: Image, options: BootOptions, folder: Path) -> Booted:
     install_sites(booted, patch=False)
     booted.dispatcher.adopt(IMAGE_TABLES, patch=False)
     machine.pages.root = state["root"]
+    machine.pages.lasting = lasting_ranges(guest)
     machine.clock.now, machine.clock.deadline = state["now"], state["deadline"]
     machine.pending = list(state["pending"])
     guest.pc.epoch = state["epoch"]
@@ -119,6 +122,18 @@ def restore(image: Image, options: BootOptions, folder: Path) -> Booted:
     booted.report = _LazyReport(folder / _BOOT)
     cpu_state.load(machine.cpu, state["cpu"])
     return booted
+
+
+def lasting_ranges(guest: Guest) -> list[tuple[int, int]]:
+    """Where a booted kernel's mappings do not change: its own image, and the array of page structures."""
+    image = guest.image
+    start = image.layout.virt_base + image.layout.phys_base
+    page_array = guest.read_uint(guest.symbol("vmemmap_base"))
+    pages = guest.machine.ram_size // PAGE_SIZE
+    return [
+        (start, start + image.layout.flat_size),
+        (page_array, page_array + pages * guest.layouts.size("page")),
+    ]
 
 
 class _LazyReport(dict[str, Any]):
@@ -174,6 +189,7 @@ class Pristine:
         machine.memory.reset()
         machine.cpu.restore_context(self.context)
         machine.cpu.forget_pages()
+        machine.pages.forget_lasting()
         machine.clock = Clock(*self.clock)
         machine.pending = list(self.pending)
         machine.idle = False

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from kobox.errors import Errno
-from kobox.ko import parse_module, read_module
 from kobox.kernel.modules import Module, ModuleRecord, parse_proc_modules
+from kobox.ko import parse_module, read_module
 
 if TYPE_CHECKING:
     from kobox.kernel.files import DirEntry

@@ -63,6 +63,8 @@ _FRAME_BELOW = 48
 _R11, _RAX, _RSP, _RBP, _RIP = (REG[name] for name in ("r11", "rax", "rsp", "rbp", "rip"))
 _ARGUMENTS = tuple(REG[name] for name in ("rdi", "rsi", "rdx", "rcx", "r8", "r9"))
 
+Release = Generator[tuple[int, ...], int, tuple[int, ...]]
+
 
 @dataclass(slots=True)
 class Call:
@@ -73,6 +75,9 @@ class Call:
     ip: int
     real: int
     owner: ModuleCode | None
+    stack: bytes
+    """From behind the return address on."""
+    trace: Trace | None = None
     leave_to: tuple[int, ...] = ()
     """What the stub becomes when its handler is done: a call in its caller's place, which does not come back here."""
     steps: Calls = None  # type: ignore[assignment]  # made with the record as its first argument
@@ -92,6 +97,9 @@ class HeapCheck:
             name: declared for table in tables for declared in table for name in (declared.name, *declared.also)
         }
         self._guards: dict[str, int] = {}
+        self._natives: dict[str, int] = {}
+        """Guarded functions without their filter."""
+        self._reals: dict[tuple[str, ...], int] = {}
         self._free: list[int] = []
         """Stubs of modules that a reset has forgotten."""
         self._code: dict[int, bytes] = {}
@@ -99,6 +107,8 @@ class HeapCheck:
         self._stored = False
         self._flights: dict[int, Call] = {}
         self._holders: dict[str, ModuleCode] = {}
+        self._memory, self._ram = guest.machine.memory, guest.machine.ram_size
+        self._linear = guest.machine.pages.linear_base
         self._table = guest.machine.area.end - HEAP_BYTES
         self._table_at = 0
         self._text = self._table + guarding.TABLE_SIZE
@@ -148,7 +158,8 @@ class HeapCheck:
         if place is None:
             area = self.guest.machine.area
             place = area.code(bytes(64))
-            stub = self._stub(name, self._wrapped[name], place + guarding.native_offset(pointer), "")
+            self._natives[name] = place + guarding.native_offset(pointer)
+            stub = self._stub(name, self._wrapped[name], self._natives[name], "")
             code = guarding.guard(self.guest, name, pointer, stub, self._table, place)
             if len(code) > 64:
                 raise NotModelled(f"the filter of {name} does not fit its place")
@@ -167,10 +178,12 @@ class HeapCheck:
 
         def enter() -> None:
             base = cpu.read(_RBP)
-            *registers, bp, ip = _FRAME.unpack(pages.read(base - _FRAME_BELOW, _FRAME.size))
-            call = Call(base, bp, ip, real, self._holders.get(holder))
+            end = min(base + 16 + STACK_COPY, (base | _THREAD_SIZE - 1) + 1)
+            data = pages.read(base - _FRAME_BELOW, end - base + _FRAME_BELOW)
+            *registers, bp, ip = _FRAME.unpack_from(data)
+            call = Call(base, bp, ip, real, self._holders.get(holder), data[_FRAME.size :])
             if not few:
-                registers += struct.unpack(f"<{len(decoders) - 6}Q", pages.read(base + 16, 8 * (len(decoders) - 6)))
+                registers += struct.unpack_from(f"<{len(decoders) - 6}Q", call.stack)
             arguments = [decode(raw) for decode, raw in zip(decoders, registers, strict=False)]
             call.steps, call.encode = function(self, *arguments), encode
             self._flights[base] = call
@@ -222,6 +235,10 @@ class HeapCheck:
         """When the handler ends, go on in the guest's own function as if the stub had not been there."""
         self.call.leave_to = (self.call.real, *arguments)
 
+    def leave_with(self, call: tuple[int, ...]) -> None:
+        """As ``leave_to`` for another function: ``(function, argument, …)``."""
+        self.call.leave_to = call
+
     def _leave(self, call: Call) -> None:
         cpu = self.guest.machine.cpu
         function, *arguments = call.leave_to
@@ -233,20 +250,16 @@ class HeapCheck:
 
     def stack_words(self, count: int) -> tuple[int, ...]:
         """What lies behind the present call's return address: its seventh argument and on, as far as there are any."""
-        start = self.call.base + 16
-        end = min(start + 8 * count, (start | _THREAD_SIZE - 1) + 1)
-        return struct.unpack(f"<{(end - start) // 8}Q", self.guest.read(start, end - start & ~7))
+        stack = self.call.stack
+        return struct.unpack_from(f"<{min(count, len(stack) // 8)}Q", stack)
 
     def trace(self) -> Trace:
         """Where the present call was made."""
         call = self.call
-        sp = call.base + 16
-        size = min(STACK_COPY, (sp | _THREAD_SIZE - 1) + 1 - sp)
-        try:
-            stack = self.guest.machine.pages.read(sp, size)
-        except GuestError:
-            stack = b""
-        return Trace(call.ip, sp, call.bp, stack, self.guest.machine.clock.now, self.state.codes)
+        if call.trace is None:
+            now = self.guest.machine.clock.now
+            call.trace = Trace(call.ip, call.base + 16, call.bp, call.stack, now, self.state.codes)
+        return call.trace
 
     # -- modules --------------------------------------------------------------------------------------------------
 
@@ -271,7 +284,7 @@ class HeapCheck:
                 yield (self.guest.symbol(function), *arguments)
         for pool, kept in self.state.quarantine.items():
             for one in [one for one in kept.values() if one.owner is code]:
-                yield from self._let_go(pool, one)
+                yield (yield from self._let_go(pool, one))
         left = self._left_by(code)
         for number, one in enumerate(left):
             yield from self._check_redzone(one, None)
@@ -338,7 +351,10 @@ class HeapCheck:
 
     def real(self, *names: str) -> int:
         """The guest's own function."""
-        return self.guest.first_symbol(*names)
+        known = self._reals.get(names)
+        if known is None:
+            known = self._reals[names] = self.guest.first_symbol(*names)
+        return known
 
     def track(self, address: int, size: int, pool: Pool, slack: int = 0, cache: int = 0) -> int:
         """Remember an allocation of the present call's module, with up to ``slack`` bytes of redzone behind it."""
@@ -347,7 +363,7 @@ class HeapCheck:
             return address
         redzone = min(slack, REDZONE_MAX)
         if redzone:
-            self.guest.write(address + size, bytes([REDZONE]) * redzone)
+            self._fill(address + size, redzone, REDZONE)
         known = self.state.objects.pop(address, None)
         if known is not None:
             self._count(address, -1)  # freed by a way that nobody watches
@@ -377,32 +393,37 @@ class HeapCheck:
     def find(self, address: int) -> HeapObject | None:
         return self.state.objects.get(address)
 
-    def release(self, one: HeapObject) -> Calls:
-        """An object is freed: check it, and keep it poisoned. True: the guest's own function must free it now."""
+    def release(self, one: HeapObject) -> Release:
+        """An object is freed: check it, and keep it poisoned. The value is the call that gives memory back in exchange,
+        of this or of another object; empty: none is due.
+        """
         yield from self._check_redzone(one, self.trace())
         self.forget(one)
         facts = self.state.caches.get(one.cache)
         if one.pool is Pool.VMALLOC or one.size > POISONED_MAX or (facts is not None and facts.fixed):
-            return True
+            return self._giving_back(one)
         if one.freed is None:
             one.freed = self.trace()
         if facts is not None and facts.constructed:
             one.kept = self.guest.read(one.address, one.size)
-        self.guest.write(one.address, bytes([POISON]) * (one.size + one.redzone))
+        self._fill(one.address, one.size + one.redzone, POISON)
         kept = self.state.quarantine[one.pool]
         kept[one.address] = one
         self.state.held += one.size
+        last: tuple[int, ...] = ()
         while kept and (len(kept) > QUARANTINE_OBJECTS or self.state.held > QUARANTINE_BYTES):
-            yield from self._let_go(one.pool, next(iter(kept.values())))
-        return False
+            if last:
+                yield last
+            last = yield from self._let_go(one.pool, next(iter(kept.values())))
+        return last
 
     def forget(self, one: HeapObject) -> None:
         """Not tracked any more."""
         del self.state.objects[one.address]
         self._count(one.address, -1)
 
-    def _let_go(self, pool: Pool, one: HeapObject) -> Generator[tuple[int, ...], int, None]:
-        """Out of quarantine: nobody may have written to it; then the guest gets it back."""
+    def _let_go(self, pool: Pool, one: HeapObject) -> Release:
+        """Out of quarantine: nobody may have written to it. The value is the call that gives it back to the guest."""
         del self.state.quarantine[pool][one.address]
         self.state.held -= one.size
         written = self._written(one)
@@ -410,15 +431,18 @@ class HeapCheck:
             yield from self._report(written)
         if one.kept is not None:
             self.guest.write(one.address, one.kept)
-        if pool is Pool.CACHE:
-            yield (self.real("kmem_cache_free"), one.cache, one.address)
-        else:
-            yield (self.real("kfree"), one.address)
+        return self._giving_back(one)
+
+    def _giving_back(self, one: HeapObject) -> tuple[int, ...]:
+        """The guest's own function, past the filter: the object is not tracked any more."""
+        if one.pool is Pool.CACHE:
+            return (self._natives["kmem_cache_free"], one.cache, one.address)
+        return (self._natives["vfree" if one.pool is Pool.VMALLOC else "kfree"], one.address)
 
     def empty_cache(self, cache: int) -> Generator[tuple[int, ...], int, None]:
         """Give back what is in quarantine of a cache, which is about to be destroyed."""
         for one in [one for one in self.state.quarantine[Pool.CACHE].values() if one.cache == cache]:
-            yield from self._let_go(Pool.CACHE, one)
+            yield (yield from self._let_go(Pool.CACHE, one))
 
     def refuse(self, address: int) -> Calls:
         """Something that is not tracked is freed. True: it is an error of a module, reported, and must not be freed."""
@@ -490,7 +514,7 @@ class HeapCheck:
         bad = _span_of_change(self._content(one.address + one.size, one.redzone, REDZONE), REDZONE)
         if bad is None:
             return None
-        self.guest.write(one.address + one.size, bytes([REDZONE]) * one.redzone)
+        self._fill(one.address + one.size, one.redzone, REDZONE)
         first, count, value = bad
         text = (
             f"kobox: overrun: {_bytes(count)} written at offset {one.size + first} of {one.size} bytes at "
@@ -503,8 +527,18 @@ class HeapCheck:
             one.allocated, one.freed, found, one.size + first, count,
         )  # fmt: skip
 
+    def _fill(self, address: int, size: int, pattern: int) -> None:
+        start = address - self._linear
+        if 0 <= start < self._ram:
+            self._memory.bytes[start : start + size] = bytes([pattern]) * size
+        else:
+            self.guest.write(address, bytes([pattern]) * size)
+
     def _content(self, address: int, size: int, pattern: int) -> bytes:
         """Memory to check; pages that are gone (freed by a way that nobody watches) are as they should be."""
+        start = address - self._linear
+        if 0 <= start < self._ram:
+            return bytes(self._memory.bytes[start : start + size])
         try:
             return self.guest.read(address, size)
         except GuestError:
@@ -515,7 +549,7 @@ class HeapCheck:
         if bad is None:
             return None
         first, count, value = bad
-        self.guest.write(one.address, bytes([POISON]) * one.size)
+        self._fill(one.address, one.size, POISON)
         text = (
             f"kobox: write after free: {_bytes(count)} written at offset {first} of {one.size} bytes at "
             f"{one.address:#x} ({value:#04x}), allocated by {self.place_of(one.allocated)}, "

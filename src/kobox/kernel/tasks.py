@@ -110,6 +110,8 @@ class Tasks:
         layouts = guest.layouts
         self._state_at = layouts.offset("task_struct", "__state")
         self._exit_at = layouts.offset("task_struct", "exit_state")
+        self._named: dict[int, str] = {}
+        self._comm_at = layouts.offset("task_struct", "comm")
         self._works_at = layouts.offset("task_struct", "task_works")
         self._mm_at = layouts.offset("task_struct", "mm")
         self._idle_state = 0x402  # TASK_IDLE: TASK_UNINTERRUPTIBLE | TASK_NOLOAD, include/linux/sched.h
@@ -140,6 +142,7 @@ class Tasks:
         self.jobs.clear()
         self.running.clear()
         self.killed.clear()
+        self._named.clear()
         self.dead = ""
         self._in_place.clear()
 
@@ -362,9 +365,9 @@ class Tasks:
         self.state.resting = 0
         job.task = task
         self.running[task] = job
-        self.guest.write(
-            task + self.guest.layouts.offset("task_struct", "comm"), job.comm.encode()[:15].ljust(16, b"\0")
-        )
+        if self._named.get(task) != job.comm:
+            self._named[task] = job.comm
+            self.guest.write(task + self._comm_at, job.comm.encode()[:15].ljust(16, b"\0"))
         values = dict(zip(_ARGUMENTS, job.arguments, strict=False))
         machine.set_registers(values | {"rax": job.function})
 

@@ -65,6 +65,7 @@ class Machine:
         self.patched: set[int] = set()
         """Physical pages of the kernel's own text that were patched since the snapshot."""
         self.pages.on_code_write = self.forget_page
+        self._alias_used = False
         self.pending: list[int] = []
         """Interrupt vectors that wait for the guest to accept them."""
         self.on_due: Callable[[], None] = lambda: None
@@ -112,7 +113,7 @@ class Machine:
         self.pages.alias_base = _ALIAS_BASE
         self.cpu.forget_code(_ALIAS_BASE + page, _ALIAS_BASE + page + PAGE_SIZE)
         self.pages.alias_base = 0
-        self.cpu.forget_pages()
+        self._alias_used = True
 
     def forget_changed_code(self) -> None:
         """Before a reset: drop translations of exactly the pages whose code was patched, or is not the kernel's own."""
@@ -140,6 +141,9 @@ class Machine:
             if self.pending and cpu.read(RFLAGS) & IF:
                 rip = self._deliver(self.pending.pop(0), rip, 0)
             self.idle = False
+            if self._alias_used:
+                self._alias_used = False
+                cpu.forget_pages()  # the guest must not find the alias in the CPU's cache
             status = self._watchdog.guard(rip)
             rip = cpu.read(RIP)
             if status == abi.OK:

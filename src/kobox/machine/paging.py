@@ -51,6 +51,10 @@ class PageMap:
         self.requests = 0
         self.stable = (0, 0)
         """Physical range [start, end) whose code changes only through ``Machine.patch``: the kernel's own image."""
+        self.lasting: list[tuple[int, int]] = []
+        """Virtual ranges [start, end) that stay mapped as they are once the kernel has booted: its image, its page array.
+        A permission that one of them lacks is looked up anew, so that granting it later works."""
+        self._known: dict[int, tuple[int, int]] = {}
         self.executed: set[int] = set()
         """Physical pages outside it that were executed and not written by Python since."""
         self.on_code_write: Callable[[int], None] = lambda page: None
@@ -61,6 +65,9 @@ class PageMap:
     def fill(self, vaddr: int, access: int) -> tuple[int, int] | None:
         """Serve one page request of the CPU."""
         self.requests += 1
+        found = self._known.get(vaddr)
+        if found is not None and found[1] & _NEED.get(access, abi.PROT_READ):
+            return found
         if self.linear_base <= vaddr < self.linear_end:
             if access not in abi.FETCH_KINDS:
                 return vaddr - self.linear_base, abi.PROT_RW
@@ -77,9 +84,16 @@ class PageMap:
             if found is not None and access in abi.FETCH_KINDS and not self.stable[0] <= found[0] < self.stable[1]:
                 self.executed.add(found[0])
         if found is not None and found[1] & _NEED.get(access, abi.PROT_READ):
+            for first, behind in self.lasting:
+                if first <= vaddr < behind:
+                    self._known[vaddr] = found
             return found
         self.miss = Miss(vaddr, _NAMES.get(access, "read"), found is not None)
         return None
+
+    def forget_lasting(self) -> None:
+        """After a reset: what was granted since is not granted any more."""
+        self._known.clear()
 
     def walk(self, vaddr: int) -> tuple[int, int] | None:
         """(physical page, protection) by the guest's tables, or None. No side effects: accessed bits stay as they are."""
