@@ -179,40 +179,27 @@ def kasprintf(k: HeapCheck, flags: gfp_t, form: char_p, a: ulong, b: ulong, c: u
 
 def _free(k: HeapCheck, one: HeapObject) -> Generator[tuple[int, ...], int, None]:
     """Free a tracked object, by whichever function takes it back."""
-    if not (yield from k.release(one)):
-        return
-    if one.pool is Pool.CACHE:
-        yield (k.real("kmem_cache_free"), one.cache, one.address)
-    elif one.pool is Pool.VMALLOC:
-        yield (k.real("vfree"), one.address)
-    else:
-        yield (k.real("kfree"), one.address)
+    call = yield from k.release(one)
+    if call:
+        yield call
 
 
 @slab.export(fidelity=_MODEL, also=("kfree_sensitive", "kfree_const", "kvfree", "vfree", "vfree_atomic"))
 def kfree(k: HeapCheck, address: void_p) -> _Void:
     one = k.find(address)
-    if one is not None and one.pool is not Pool.VMALLOC:
-        yield from _free(k, one)
-        return
     if one is not None:
-        yield from k.release(one)
-    elif (yield from k.refuse(address)):
-        return
-    k.leave_to(address)
+        k.leave_with((yield from k.release(one)))
+    elif not (yield from k.refuse(address)):
+        k.leave_to(address)
 
 
 @slab.export(fidelity=_MODEL)
 def kvfree_sensitive(k: HeapCheck, address: void_p, size: size_t) -> _Void:
     one = k.find(address)
-    if one is not None and one.pool is not Pool.VMALLOC:
-        yield from _free(k, one)
-        return
     if one is not None:
-        yield from k.release(one)
-    elif (yield from k.refuse(address)):
-        return
-    k.leave_to(address, size)
+        k.leave_with((yield from k.release(one)))
+    elif not (yield from k.refuse(address)):
+        k.leave_to(address, size)
 
 
 @slab.export()
@@ -279,7 +266,7 @@ def _from_cache(k: HeapCheck, cache: int, address: int) -> int:
 def kmem_cache_free(k: HeapCheck, cache: void_p, address: void_p) -> _Void:
     one = k.find(address)
     if one is not None:
-        yield from _free(k, one)
+        k.leave_with((yield from k.release(one)))
     elif not (yield from k.refuse(address)):
         k.leave_to(cache, address)
 
