@@ -121,7 +121,7 @@ def stripped(data: bytes) -> bytes:
 def other_vermagic(data: bytes) -> bytes:
     """Without signature, and with another release in the first word of its vermagic."""
     body = unsigned(data)
-    found = re.search(rb"\0vermagic=[^ ]*?(\d)[^\d ]* ", body)
+    found = re.search(rb"\bvermagic=[^ ]*?(\d)[^\d ]* ", body)
     if found is None:
         raise Unavailable("the module has no vermagic with a release")
     at = found.start(1)
