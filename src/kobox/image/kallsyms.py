@@ -12,6 +12,7 @@ import struct
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from operator import le
 
 from kobox.errors import BadFile
@@ -78,10 +79,12 @@ def _tokens_around(data: bytes, zero_off: int) -> _Tokens | None:
         at = end + 1
     for index_off in range(-(-at // 4) * 4, -(-at // 4) * 4 + 64, 4):
         index = struct.unpack_from("<256H", data, index_off) if index_off + 512 <= len(data) else ()
-        if index and index[0] == 0 and [value - index[0x30] for value in index[0x30:]] == ends:
+        if index and [value - index[0x30] for value in index[0x30:]] == ends and index[0x30] <= zero_off:
             table_off = zero_off - index[0x30]
-            strings = [data[table_off + off : data.index(b"\0", table_off + off)] for off in index]
-            return _Tokens(table_off, index_off + 512, strings)
+            strings = data[table_off : zero_off + ends[-1] + 64].split(b"\0", 256)[:256]
+            lengths = (len(string) + 1 for string in strings)
+            if list(accumulate(lengths, initial=0))[:256] == list(index):
+                return _Tokens(table_off, index_off + 512, strings)
     return None
 
 

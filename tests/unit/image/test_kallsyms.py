@@ -57,6 +57,16 @@ def test_a_token_table_without_its_index_is_passed_over() -> None:
     assert len(read_kallsyms(data, TEXT_BASE, "kernel").names) == len(SYMBOLS)
 
 
+@pytest.mark.parametrize("entry", [0, 5, 0x2F, 0x30, 0xFF])
+def test_an_index_that_is_wrong_anywhere_is_not_the_index(entry: int) -> None:
+    data = bytearray(PAD + kallsyms(SYMBOLS, "behind", True, True) + PAD * 8)
+    digits = data.index(b"0\x001\x002\x003\x00")
+    first = data.index(struct.pack("<4H", 0, 1, 9, 12), digits)  # tokens "", "filler_", "__" and their NULs
+    data[first + 2 * entry + 1] ^= 0x80
+    with pytest.raises(BadFile, match="token table not found"):
+        read_kallsyms(bytes(data), TEXT_BASE, "kernel")
+
+
 def test_a_kernel_without_kallsyms_says_so() -> None:
     with pytest.raises(BadFile, match=r"token table not found.*CONFIG_KALLSYMS"):
         read_kallsyms(PAD * 64, TEXT_BASE, "kernel")
