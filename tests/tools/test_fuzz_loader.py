@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
+from tools.fuzz_loader import Seen, agree, mutate
+from tools.golden_kernel import Answer
 
 from builders import KoBuilder
 from tools import fuzz_loader
-from tools.fuzz_loader import Seen, agree, mutate
-from tools.golden_kernel import Answer
 
 MODULE = KoBuilder().param("num", "int", "a number", perm=0o644).build()
 LOADED = (Seen("OK", [(6, "init")], 0, ["x 1"]), Answer(0))

@@ -6,13 +6,13 @@ import gzip
 from pathlib import Path
 
 import pytest
+from tools.golden_files import CaseFiles
 
 from builders import KoBuilder
 from kobox.elf import parse
 from kobox.sign import Keyrings, verify_signature
 from needs import need_program
 from signing import EVERYTHING, rsa_identity, signed, trusting
-from tools.golden_files import CaseFiles
 
 RINGS = trusting(rsa_identity())
 
