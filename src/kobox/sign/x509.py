@@ -6,14 +6,16 @@ business of ``keyrings`` and ``pkcs7``.
 
 from __future__ import annotations
 
-import calendar
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import date
 
 from kobox.errors import Errno
 from kobox.sign import asn1, oids
 from kobox.sign.keys import Algorithms, PublicKey, Signature
+
+_EPOCH = date(1970, 1, 1).toordinal()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +136,13 @@ def decode_time(tag: int, text: bytes) -> int:
         if 1950 <= year <= 2049:
             raise bad
     month, day, hour, minute, second = rest
-    if year < 1970 or not 1 <= month <= 12 or not 1 <= day <= calendar.monthrange(year, month)[1]:
+    if year < 1970 or hour > 24 or minute > 59 or second > 60:
         raise bad
-    if hour > 24 or minute > 59 or second > 60:
-        raise bad
-    return calendar.timegm((year, month, day, 0, 0, 0)) + hour * 3600 + minute * 60 + second
+    try:
+        days = date(year, month, day).toordinal() - _EPOCH
+    except ValueError:
+        raise bad from None
+    return days * 86400 + hour * 3600 + minute * 60 + second
 
 
 class _Reading:
