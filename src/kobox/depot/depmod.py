@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from kobox.depot.depmod_cache import NOTHING, Memory, Remembered, Stamp, stamp, unchanged
+from kobox.depot.depmod_cache import NOTHING, Memory, Remembered, Remembrance, Stamp, is_as_left, stamp
 from kobox.depot.depmod_config import DEPMOD_DIRS, Report, read_search_rules
 from kobox.depot.depmod_graph import Cycles, all_needs, direct_needs, load_ranks, owners_of_symbols
 from kobox.depot.depmod_search import DepmodError, Module, find_modules, in_load_order, modules_of_paths
@@ -29,7 +29,7 @@ from kobox.depot.depmod_write import (
     touch,
 )
 from kobox.depot.index_write import CHILDREN_FIRST
-from kobox.depot.module_facts import Facts, Row, content_digest, facts_row, listed
+from kobox.depot.module_facts import Facts, Row, facts_row, facts_unless_same, listed
 from kobox.depot.names import MODULE_SUFFIXES
 from kobox.depot.parallel import Child, parallel_map, processors
 
@@ -47,6 +47,7 @@ _WORTH_A_PROCESS = 256
 _NEVER: Stamp = (-1, -1, -1, -1)
 """The stamp of no file."""
 
+Needs = list[list[int]]
 Messages = list[tuple[str, str]]
 
 
@@ -106,9 +107,10 @@ class _Run:
         self.output = options.tree if options.output is None else options.output
         self.style = Style(None if options.dry_run else options.order, options.warn_duplicates)
         self.modules: list[Module] = []
-        self.facts: list[Facts] = []
+        self.read_rows: list[Row] = []
+        """What is in each module, in the order of ``modules``."""
         self.state = NOTHING
-        self.rows: dict[str, tuple[Stamp, bytes, tuple[Any, ...]]] = {}
+        self.rows: dict[str, Remembrance] = {}
         self.memory: Memory | None = None
         if options.cache is not None and not options.paths and not options.dry_run:
             flavour = f"{options.order} {options.warn_duplicates}"
@@ -121,9 +123,9 @@ class _Run:
         if self.memory is not None:
             self.state = self.memory.recall()
         read = self._read()
-        for module, fact in zip(self.modules, self.facts, strict=True):
-            if fact.error:
-                self.report("ERROR", f"failed to load symbols from {module.path}: {os.strerror(fact.error)}")
+        for module, row in zip(self.modules, self.read_rows, strict=True):
+            if row[5]:
+                self.report("ERROR", f"failed to load symbols from {module.path}: {os.strerror(row[5])}")
         stale = self._stale_groups(kernel)
         files, messages = self._render(kernel, stale)
         if options.dry_run:
@@ -158,10 +160,10 @@ class _Run:
         return in_load_order(found, options.tree, self.report)
 
     def _read(self) -> int:
-        """Fill ``facts`` and ``rows``, from memory where that is as good; how many files were read."""
+        """Fill ``read_rows`` and ``rows``, from memory where that is as good; how many files were read."""
         known, rows = self.state.rows, self.rows
         if self.memory is None:
-            self.facts = list(map(Facts._make, self._map(facts_row, [module.path for module in self.modules])))
+            self.read_rows = self._map(facts_row, [module.path for module in self.modules])
             return len(self.modules)
         stamps = [stamp(module.path) for module in self.modules]
         todo: list[tuple[str, bytes]] = []
@@ -169,20 +171,16 @@ class _Run:
             row = known.get(module.path)
             if row is None or row[0] != now:
                 todo.append((module.path, row[1] if row else b""))
-        fresh = dict(zip([path for path, _ in todo], self._map(_row_unless_same, todo), strict=True))
+        fresh = dict(zip([path for path, _ in todo], self._map(_facts_of_job, todo), strict=True))
         for module, now in zip(self.modules, stamps, strict=True):
             path = module.path
             if path not in fresh:
                 rows[path] = known[path]
-            elif now is not None:
-                digest, facts = fresh[path]
-                rows[path] = (now, digest, facts if facts else known[path][2])
             else:
-                rows[path] = (_NEVER, b"", fresh[path][1])
-        self.facts = [Facts._make(rows[module.path][2]) for module in self.modules]
-        for module, fact in zip(self.modules, self.facts, strict=True):
-            if fact.error:  # asked again next time, whatever its stamp
-                rows[module.path] = (_NEVER, b"", tuple(fact))
+                digest, facts = fresh[path]
+                is_sure = now is not None and not (facts and facts[5])  # else it is asked again next time
+                rows[path] = (now if now is not None and is_sure else _NEVER, digest, facts or known[path][2])
+        self.read_rows = [rows[module.path][2] for module in self.modules]
         return len(todo)
 
     def _map(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
@@ -194,11 +192,15 @@ class _Run:
         """Groups whose files have to be made anew."""
         if self.state is NOTHING or self._asks_symbols(kernel) or kernel is not None:
             return set(GROUPS)
-        stale = {
-            group
-            for group, fields in GROUPS.items()
-            if not unchanged(self.state, group, self.modules, self.facts, fields)
-        }
+        if [module.path for module in self.modules] != self.state.order:
+            return set(GROUPS)
+        before = [self.state.rows[path][2] for path in self.state.order]
+        changes = [(row, old) for row, old in zip(self.read_rows, before, strict=True) if row is not old]
+        stale = {group for group in GROUPS if not is_as_left(self.state, group)}
+        for group, fields in GROUPS.items():
+            places = [Facts._fields.index(field) for field in fields.split()]
+            if any(row[place] != old[place] for row, old in changes for place in places):
+                stale.add(group)
         if any(stamp(path) != known for path, known in self.state.inputs.items()):
             stale.add("small")
         return stale
@@ -209,12 +211,16 @@ class _Run:
 
     def _render(self, kernel: dict[bytes, int] | None, stale: set[str]) -> tuple[dict[str, bytes], dict[str, Messages]]:
         """The files of stale groups; every group's messages are told, in kmod's order, and returned."""
-        background = self._start_aliases() if "alias" in stale else None
+        if not stale:
+            return {}, self._told({})
+        facts = list(map(Facts._make, self.read_rows))
+        bare = Indexed(self.modules, facts, ())
+        background = self._start_aliases(bare) if "alias" in stale else None
         made: dict[str, Any] = {}
         try:
             if stale & {"dep", "symbols"}:
-                needs, owners = self._needs(kernel)
-                indexed = Indexed(self.modules, self.facts, needs)
+                needs, owners = self._needs(kernel, facts)
+                indexed = bare._replace(needs=needs)
                 if "dep" in stale:
                     made["dep"] = _collected(lambda report: dep_files(indexed, self.style, report))
                 if "symbols" in stale:
@@ -224,21 +230,24 @@ class _Run:
         finally:
             if background is not None:
                 background.end()
-        bare = Indexed(self.modules, self.facts, ())
         if "alias" in stale and background is None:
             made["alias"] = _collected(lambda report: alias_files(bare, self.style, report))
         if "small" in stale:
             made["small"] = _collected(lambda report: small_files(bare, self.options.tree, self.style, report))
         files: dict[str, bytes] = {}
-        told: dict[str, Messages] = {}
-        for group in GROUPS:
-            rendered, told[group] = made.get(group) or ({}, self.state.groups[group][1])
+        for rendered, _ in made.values():
             files.update(rendered)
-            for level, text in told[group]:
-                self.report(level, text)
-        return files, told
+        return files, self._told({group: messages for group, (_, messages) in made.items()})
 
-    def _needs(self, kernel: dict[bytes, int] | None) -> tuple[list[list[int]], dict[bytes, int]]:
+    def _told(self, new: dict[str, Messages]) -> dict[str, Messages]:
+        """Every group's messages, as they come or as they were said last time; they are reported."""
+        told = {group: new[group] if group in new else self.state.groups[group][1] for group in GROUPS}
+        for messages in told.values():
+            for level, text in messages:
+                self.report(level, text)
+        return told
+
+    def _needs(self, kernel: dict[bytes, int] | None, facts: Sequence[Facts]) -> tuple[Needs, dict[bytes, int]]:
         """Everything each module needs, and who exports what."""
         options = self.options
         if self._asks_symbols(kernel):
@@ -250,8 +259,8 @@ class _Run:
             show = self.show if options.verbose else lambda line: None
             needs, owners = checked_needs(self.modules, kernel or {}, check, self.report, show, self.processes)
         else:
-            owners = owners_of_symbols([listed(fact.exports) for fact in self.facts])
-            needs = direct_needs([fact.needs.split(b"\0") for fact in self.facts], owners)
+            owners = owners_of_symbols([listed(fact.exports) for fact in facts])
+            needs = direct_needs([fact.needs.split(b"\0") for fact in facts], owners)
         try:
             ranks = load_ranks(needs, [module.name for module in self.modules])
         except Cycles as cycles:
@@ -260,11 +269,10 @@ class _Run:
             raise DepmodError(cycles.lines[-1], told=True) from cycles
         return all_needs(needs, ranks), owners
 
-    def _start_aliases(self) -> Child | None:
+    def _start_aliases(self, indexed: Indexed) -> Child | None:
         """The largest index needs no dependencies: it is made beside them, if there is a processor for it."""
         if self.processes < 2 or self.style.order is None or len(self.modules) < _WORTH_A_PROCESS:
             return None
-        indexed = Indexed(self.modules, self.facts, ())
         return Child(lambda: _collected(lambda report: alias_files(indexed, self.style, report)))
 
     # -- writing ------------------------------------------------------------------------------------------------------
@@ -336,13 +344,8 @@ def _has_newer(directory: str, limit: int, report: Report) -> bool:
     return False
 
 
-def _row_unless_same(job: tuple[str, bytes]) -> tuple[bytes, Row | tuple[()]]:
-    """(digest, facts) of a file; the facts are empty when a compressed file's bytes are those of the known digest."""
-    path, known = job
-    digest = content_digest(path)
-    if digest and digest == known:
-        return digest, ()
-    return digest, facts_row(path)
+def _facts_of_job(job: tuple[str, bytes]) -> tuple[bytes, Row | tuple[()]]:
+    return facts_unless_same(*job)
 
 
 def _collected(render: Callable[[Report], Rendered]) -> tuple[Rendered, Messages]:

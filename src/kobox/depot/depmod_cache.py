@@ -15,12 +15,10 @@ import os
 import sys
 import time
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kobox import __version__
-from kobox.depot.depmod_search import Module
-from kobox.depot.module_facts import Facts
+from kobox.depot.module_facts import Row
 
 _FORMAT = f"depmod 2 {sys.version_info[0]}.{sys.version_info[1]}".encode()
 _FILE = "memory"
@@ -29,15 +27,19 @@ _MOST_ENTRIES = 16
 Stamp = tuple[int, int, int, int]
 """Size, modification and change time in nanoseconds, inode."""
 
+Remembrance = tuple[Stamp, bytes, Row]
+"""Of one module: its stamp, the digest of a compressed file's bytes, what was read."""
+
 Messages = list[tuple[str, str]]
 
 
 class Remembered(NamedTuple):
-    """The last run. ``rows`` is by path: stamp, digest of a compressed file's bytes, facts."""
+    """The last run."""
 
     order: list[str]
     """Paths of the modules in load order."""
-    rows: dict[str, tuple[Stamp, bytes, tuple[Any, ...]]]
+    rows: dict[str, Remembrance]
+    """By path."""
     groups: dict[str, tuple[dict[str, Stamp], Messages]]
     """Group of files to the files as they were left, and what was said when they were made."""
     inputs: dict[str, Stamp | None]
@@ -132,26 +134,10 @@ class Memory:
             _remove(path)
 
 
-def unchanged(state: Remembered, group: str, modules: Sequence[Module], facts: Sequence[Facts], fields: str) -> bool:
-    """Whether a group's files are as they were left and these fields of all facts are as they were."""
+def is_as_left(state: Remembered, group: str) -> bool:
+    """Whether a group's files are as the last run left them."""
     left = state.groups.get(group)
-    if left is None or any(stamp(path) != known for path, known in left[0].items()):
-        return False
-    if len(modules) != len(state.order):
-        return False
-    places = [Facts._fields.index(field) for field in fields.split()]
-    for module, fact, path in zip(modules, facts, state.order, strict=True):
-        if module.path != path:
-            return False
-        known = state.rows[path][2]
-        if fact is not known and any(fact[place] != known[place] for place in places):
-            return False
-    return True
-
-
-def inputs_of(paths: Sequence[str]) -> Mapping[str, Stamp | None]:
-    """Stamps of files that are read besides modules."""
-    return {path: stamp(path) for path in paths}
+    return left is not None and all(stamp(path) == known for path, known in left[0].items())
 
 
 def _last(path: str) -> str:

@@ -24,7 +24,7 @@ _GAP = 4096
 _IS_ZERO = bytes([1]) + bytes(255)
 
 Row = tuple[bytes, bytes, bytes, bytes, bytes, int, str]
-"""The fields of ``Facts``, for ``marshal``."""
+"""The fields of ``Facts``, for ``marshal``; the error is number 5."""
 
 
 class Facts(NamedTuple):
@@ -48,40 +48,38 @@ def facts_of_file(path: str) -> Facts:
 
 def facts_row(path: str) -> Row:
     """As ``facts_of_file``, without the record's class."""
+    row = facts_unless_same(path, b"")[1]
+    assert row
+    return row
+
+
+def facts_unless_same(path: str, known: bytes) -> tuple[bytes, Row | tuple[()]]:
+    """A digest of a compressed file's bytes (empty for others), and facts; no facts if the digest is the known
+    one."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             head = os.pread(fd, HEAD_SIZE, 0)
             if head[:6] == ELF64_LE:
                 try:
-                    return _quick(Sections.of_file(fd, head))
+                    return b"", _quick(Sections.of_file(fd, head))
                 except Odd:
                     pass
             with open(fd, "rb", buffering=0, closefd=False) as file:
-                data = unpacked(file.read(), path)
+                data = file.read()
         finally:
             os.close(fd)
-        return _row_of_bytes(data, quick=is_compressed(head))
+        if not is_compressed(head):
+            return b"", _row_of_bytes(unpacked(data, path), quick=False)
+        digest = b"%x %x %x" % (len(data), zlib.crc32(data), zlib.adler32(data))
+        return digest, (() if digest == known else _row_of_bytes(unpacked(data, path), quick=True))
     except OSError as error:
-        return b"", b"", b"", b"", b"", error.errno or errno.EIO, error.strerror or ""
+        return b"", (b"", b"", b"", b"", b"", error.errno or errno.EIO, error.strerror or "")
 
 
 def facts_of_bytes(data: bytes, quick: bool = True) -> Facts:
     """As ``facts_of_file``, from a decompressed module; ``quick=False`` reads it the plain way."""
     return Facts._make(_row_of_bytes(data, quick))
-
-
-def content_digest(path: str) -> bytes:
-    """A digest of a compressed file's bytes; empty for a plain or unreadable one, which is as quickly read anew."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            start = file.read(8)
-            if not is_compressed(start):
-                return b""
-            data = start + file.read()
-            return b"%x %x %x" % (len(data), zlib.crc32(data), zlib.adler32(data))
-    except OSError:
-        return b""
 
 
 def listed(ended: bytes) -> list[bytes]:
