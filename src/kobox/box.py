@@ -33,7 +33,9 @@ BARE = "bare"
 
 
 @overload
-def boot(image: Literal["bare"], *, loader: str = ..., comm: str = ...) -> BareKernel: ...
+def boot(  # type: ignore[overload-overlap]  # a text that is not known to be "bare" means an image, mostly
+    image: Literal["bare"], *, loader: str = ..., comm: str = ...
+) -> BareKernel: ...
 
 
 @overload

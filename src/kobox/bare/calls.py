@@ -1,7 +1,7 @@
 """Guest calls on the bare kernel: stubs that hand over to Python, and Python calling guest code, in one loop.
 
-A handler that needs guest code is a generator that yields ``(function, argument, …)``; its frame waits on a list while the
-call runs on the caller's stack, so that the machine is never entered twice.
+A handler that needs guest code is a generator that yields ``(function, argument, …)``; its frame waits on a list while
+the call runs on the caller's stack, so that the machine is never entered twice.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class Calls:
         self._result = 0
         self.returns_to = machine.area.bare_stub(RETURN_NAME, self._on_return)
         self.hits: Counter[str] = Counter()
+        self.last: tuple[int, ...] = (0,) * 7
+        """Argument registers and stack pointer of the call that trapped last."""
         self.declared: dict[str, Declared] = {}
 
     @property
@@ -85,11 +87,12 @@ class Calls:
 
         def handle() -> None:
             hits[name] += 1
-            arguments = [decode(raw) for decode, raw in zip(decoders, area.arguments(), strict=False)]
+            self.last = area.arguments()
+            arguments = [decode(raw) for decode, raw in zip(decoders, self.last, strict=False)]
             if waits:
                 self._advance(_Frame(self._machine.registers(), function(guest, *arguments), declared), None)
             else:
-                self._answer(declared, lambda: function(guest, *arguments))
+                self._answer(declared, self._result_of(declared, function, arguments))
 
         return area.stub(name, handle)
 
@@ -97,13 +100,15 @@ class Calls:
         """The address of a function whose handler deals with registers itself."""
         return self._machine.area.bare_stub(name, lambda: handler(self._guest))
 
-    def _answer(self, declared: Declared, function: Callable[[], object]) -> None:
+    def _result_of(self, declared: Declared, function: Callable[..., object], arguments: list[int]) -> object:
         try:
-            result = function()
+            return function(self._guest, *arguments)
         except Errno as refusal:
             if declared.returns is None:
                 raise
-            result = -refusal.number
+            return -refusal.number
+
+    def _answer(self, declared: Declared, result: object) -> None:
         value = declared.encode(result)
         if value is not None:
             self._machine.cpu.write(RAX, value)
@@ -113,11 +118,10 @@ class Calls:
             call = frame.steps.send(value)  # type: ignore[arg-type]  # a fresh generator takes None
         except StopIteration as ended:
             self._machine.set_registers(frame.registers)
-            self._answer(frame.declared, lambda: ended.value)
+            self._answer(frame.declared, ended.value)
         except Errno as refusal:
             self._machine.set_registers(frame.registers)
-            number = -refusal.number
-            self._answer(frame.declared, lambda: number)
+            self._answer(frame.declared, -refusal.number)
         else:
             self._frames.append(frame)
             self._enter(call, frame.registers["rsp"] - _RED_ZONE, {})
@@ -136,7 +140,7 @@ class Calls:
 
     def variadic(self, named: int) -> Iterator[int]:
         """The unnamed arguments of the call that just trapped: registers, then the stack."""
-        *registers, rsp = self._machine.area.arguments()
+        *registers, rsp = self.last
         yield from registers[named:]
         while True:
             rsp += 8

@@ -5,6 +5,7 @@ The text of reports is ``debug``'s; here it is decided what the exception means 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from kobox.abi.traps import Trap
@@ -15,7 +16,8 @@ from kobox.machine.machine import DIVIDE, INVALID_OPCODE, PAGE_FAULT, RIP
 if TYPE_CHECKING:
     from kobox.bare.modules import LoadedModule
     from kobox.debug.fault import Scene
-    from kobox.debug.records import Oops, SourceLine
+    from kobox.debug.klog import Line
+    from kobox.debug.records import Oops, Registers, SourceLine
 
 _UD2 = b"\x0f\x0b"
 _DIE_FLAGS = "PREEMPT SMP NOPTI"
@@ -124,7 +126,7 @@ class CrashHandler:
 
     # -- what reports show ----------------------------------------------------------------------------------------
 
-    def _registers(self):  # type: ignore[no-untyped-def]  # Registers, imported only when something crashes
+    def _registers(self) -> Registers:
         from kobox.debug.records import Registers
 
         return Registers.from_mapping(self._guest.machine.registers())
@@ -151,7 +153,7 @@ class CrashHandler:
             _DIE_FLAGS,
         )
 
-    def _log(self, lines) -> None:  # type: ignore[no-untyped-def]  # klog.Line, imported only when something crashes
+    def _log(self, lines: Iterable[Line]) -> None:
         for level, text in lines:
             self._guest.log.write(level, text)
 

@@ -1,10 +1,10 @@
-"""Files of the bare kernel: /proc/modules, /proc/kallsyms, /sys/module and the misc devices in /dev. No VFS, but its face."""
+"""Files of the bare kernel: /proc/modules, /proc/kallsyms, /sys/module, misc devices in /dev. No VFS, but its face."""
 
 from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kobox.bare.devices import OpenDevice
@@ -18,9 +18,6 @@ _ACCMODE, _WRONLY = 3, 1
 _CHUNK = 1 << 16
 _FIRST_DESCRIPTOR = 3
 _ROOT_FOLDERS = ("dev", "proc", "sys")
-
-Node = bytes | tuple[str, ...]
-"""A file's content, or a directory's names."""
 
 
 class _Text:
@@ -179,7 +176,7 @@ class BareFiles:
                     return self._of_module(module, rest, path)
         raise Errno(errno.ENOENT, path)
 
-    def _of_module(self, module: LoadedModule, rest: list[str], path: str) -> Callable[[], bytes] | tuple[str, ...]:
+    def _of_module(self, module: LoadedModule, rest: Sequence[str], path: str) -> Callable[[], bytes] | tuple[str, ...]:
         attributes = self._attributes(module)
         sections = self._sections(module)
         parameters = tuple(sorted(p.name for p in module.parameters if p.perm))

@@ -6,11 +6,10 @@ and the one kernel stack are mapped page by page with their protections, and a w
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from kobox.bare.calls import Calls
+from kobox.bare.calls import RETURN_NAME, Calls
 from kobox.bare.clock import BareClock
 from kobox.bare.data import BareData
 from kobox.bare.devices import Devices
@@ -57,7 +56,6 @@ class BareGuest(Guest):
         self.image = self.data  # type: ignore[assignment]  # what of an image is asked for here: release, btf, config
         self.layouts = Layouts(self.data)  # type: ignore[arg-type]
         self._pages = machine.pages
-        self._current_at = 0
         pages = machine.pages
         pages.linear_base, pages.linear_end = _LINEAR, _LINEAR + _PAGES_START
         pages.window = (WINDOW[0], sum(WINDOW), RAM_SIZE + _STUBS + _DATA)
@@ -75,6 +73,8 @@ class BareGuest(Guest):
         self.held: set[int] = set()
         self.tainted = 0
         self.comm = comm
+        self.own_task = 0
+        """The task that works for Python, once somebody looks at tasks."""
         self.codes: tuple[ModuleCode, ...] = ()
         self.percpu_area = self.reserve(PAGE_SIZE, PAGE_SIZE)
         self._power_on()
@@ -140,14 +140,14 @@ class BareGuest(Guest):
 
     def caller(self) -> int:
         """The return address of the call that trapped."""
-        return self.read_uint(self.machine.area.arguments()[6])
+        return self.read_uint(self.calls.last[6])
 
     def variadic(self, named: int) -> Any:
         return self.calls.variadic(named)
 
     def trace(self) -> Trace:
         """Where the caller of the trapped function stood, for unwinding when somebody wants to see it."""
-        rsp = self.machine.area.arguments()[6]
+        rsp = self.calls.last[6]
         stack = self.read(rsp + 8, self.stack.stop - rsp - 8) if rsp in self.stack else b""
         bp = self.machine.cpu.read(REG["rbp"])
         return Trace(self.read_uint(rsp), rsp + 8, bp, stack, self.machine.clock.now, self.codes)
@@ -186,7 +186,7 @@ class _Symbols:
     def __init__(self, guest: BareGuest) -> None:
         self._guest = guest
         self.made: dict[str, int] = {}
-        self._names: dict[int, str] = {guest.calls.returns_to: "kobox_call"}
+        self._names: dict[int, str] = {}
         self._declared: dict[str, Declared] | None = None
 
     def __contains__(self, name: object) -> bool:
@@ -206,6 +206,9 @@ class _Symbols:
         if not self._guest.is_kernel_text(address):
             return None
         start = address - address % _STUB_SIZE
+        first = self._guest.calls.returns_to - _STUB_SIZE
+        if start in (first, first + _STUB_SIZE):
+            return RETURN_NAME, address - first, 2 * _STUB_SIZE
         return (self._names[start], address - start, _STUB_SIZE) if start in self._names else None
 
     def functions(self) -> dict[str, Declared]:
@@ -239,8 +242,3 @@ class _Symbols:
 
         special: Callable[[BareGuest], None] | None = SPECIAL.get(name)
         return guest.calls.special(name, special) if special is not None else None
-
-
-def pack_pointers(*values: int) -> bytes:
-    """Pointers as memory holds them."""
-    return struct.pack(f"<{len(values)}Q", *values)

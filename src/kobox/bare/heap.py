@@ -1,7 +1,7 @@
 """The bare kernel's memory for modules: one heap, where every object is fenced, watched, and remembered.
 
-An object lies between two redzones and is filled with a pattern when freed; freed objects wait before their room is used
-again. So an overrun, a write after free and a double free are seen, and what a module leaves behind is a leak.
+An object lies between two redzones and is filled with a pattern when freed; freed objects wait before their room is
+used again. So an overrun, a write after free and a double free are seen, and what a module leaves behind is a leak.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kobox.bare.guest import BareGuest
+    from kobox.kernel.heapcheck_records import Trace
 
 _RED, _FREED, _FRESH = 0xBB, 0x6B, 0x5A
 _REDZONE = 16
@@ -25,7 +26,7 @@ class _Object:
     size: int
     room: int
     module: str
-    trace: tuple[int, ...]
+    trace: Trace | None
     time: int
     cache: int = 0
     freed: bool = False
@@ -72,7 +73,7 @@ class BareHeap:
         guest.write(start - _REDZONE, bytes([_RED]) * _REDZONE)
         guest.write(start, bytes(size) if zero or internal else bytes([_FRESH]) * size)
         guest.write(start + size, bytes([_RED]) * (room - size + _REDZONE))
-        trace = () if internal else guest.trace()
+        trace = None if internal else guest.trace()
         owner = "" if internal else guest.modules.name_at(guest.caller())
         self.objects[start] = _Object(start, size, room, owner, trace, guest.machine.clock.now, cache)
         return start
@@ -137,13 +138,14 @@ class BareHeap:
     def _report(self, kind: str, text: str, one: _Object | None, address: int) -> None:
         guest = self._guest
         found = guest.frames(guest.trace()) if guest.calls.busy else []
+        allocated = guest.frames(one.trace) if one is not None and one.trace is not None else []
         where = f" in {found[0]['symbol']}" if found else ""
         guest.log.write(3, text + where)
         self.reports.append(
             {
                 "kind": kind, "text": text, "address": f"{address:#x}", "size": one.size if one else 0,
                 "module": one.module if one else guest.modules.name_at(guest.caller()), "found": found,
-                "allocated": guest.frames(one.trace) if one else [], "time": guest.machine.clock.now / 1e9,
+                "allocated": allocated, "time": guest.machine.clock.now / 1e9,
             }
         )  # fmt: skip
 
@@ -174,7 +176,7 @@ class BareHeap:
             {
                 "address": f"{one.address:#x}", "size": one.size, "module": one.module,
                 "pool": "kmem_cache" if one.cache else "kmalloc", "age": round((now - one.time) / 1e9, 6),
-                "trace": self._guest.frames(one.trace),
+                "trace": self._guest.frames(one.trace) if one.trace is not None else [],
             }
             for one in self.objects.values()
             if not one.freed and one.module and one.module not in loaded

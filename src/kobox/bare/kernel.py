@@ -11,7 +11,7 @@ from kobox.bare.crash import CrashHandler
 from kobox.bare.files import BareFiles
 from kobox.bare.guest import BareGuest
 from kobox.bare.modules import ModuleList, Operation
-from kobox.errors import GuestError, UsageError
+from kobox.errors import UsageError
 from kobox.kernel.face import KernelFace
 from kobox.kernel.log import LogRecord
 from kobox.kernel.tasks import KernelDead, TaskDied
@@ -24,6 +24,8 @@ class BareKernel(KernelFace):
     """A kernel at rest. It runs only inside the calls below; virtual time passes only then."""
 
     loader = "kobox"
+    guest: BareGuest
+    files: BareFiles
 
     def __init__(self, comm: str = "insmod") -> None:
         self._comm = comm
@@ -156,6 +158,3 @@ class BareKernel(KernelFace):
         if address is None:
             raise UsageError(f"no symbol {name!r} in the kernel or its modules")
         return address
-
-
-__all__ = ["BareKernel", "GuestError"]

@@ -1,4 +1,4 @@
-"""The log of a kernel whose ``printk`` is Python: levels, time stamps, continuation lines. Follows kernel/printk/printk.c."""
+"""The log of a kernel whose ``printk`` is Python: levels, times, continued lines. Follows kernel/printk/printk.c."""
 
 from __future__ import annotations
 

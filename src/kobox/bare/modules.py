@@ -314,7 +314,7 @@ class _Loading:
     def check(self) -> None:
         rules, flags, taints = self._modules.rules, self._operation.flags, self._guest.tainted
         self.view = view = link.load_view(self._data, rules, ignore_modversions=bool(flags & IGNORE_MODVERSIONS))
-        exporters = [self._modules.kernel, *self._modules.loaded]
+        exporters: list[link.Exporter] = [self._modules.kernel, *self._modules.loaded]
         self._say(link.check_modstruct_version(view, exporters, rules, taints))
         self._say(
             link.check_modinfo(
@@ -347,7 +347,7 @@ class _Loading:
             self._bases[name] = modules.area(region.size) if region.size else 0
         memory = layout.image(view)
         addresses = layout.addresses(self._bases)
-        exporters = [modules.kernel, *modules.loaded]
+        exporters: list[link.Exporter] = [modules.kernel, *modules.loaded]
         unversioned = link.has_unversioned_exports(view, rules)
         self._say(
             link.check_module_license_and_versions(view, rules, guest.tainted, has_unversioned_exports=unversioned)
@@ -367,8 +367,8 @@ class _Loading:
         link.verify_exported_symbols(view, exports.table, exporters)
         self._fit(windows, tables, memory)
         self.module = LoadedModule(
-            view.mod_name, view, layout, self._bases, addresses, addresses[view.index.mod], tables, exports, self._taints,
-            uses=[owner for owner in resolver.used if isinstance(owner, LoadedModule)], symbols=symbols,
+            view.mod_name, view, layout, self._bases, addresses, addresses[view.index.mod], tables, exports,
+            self._taints, uses=[owner for owner in resolver.used if isinstance(owner, LoadedModule)], symbols=symbols,
         )  # fmt: skip
         self._memory = memory
 
@@ -458,8 +458,8 @@ class _Loading:
             modules.set_state(module, "going")
             return
         if result > 0:
-            line = f"do_init_module: '{module.name}'->init suspiciously returned {result}, it should follow 0/-E convention"
-            guest.log.write(4, f"{line}\ndo_init_module: loading module anyway...")
+            what = f"'{module.name}'->init suspiciously returned {result}, it should follow 0/-E convention"
+            guest.log.write(4, f"do_init_module: {what}\ndo_init_module: loading module anyway...")
         modules.set_state(module, "live")
         module.refcount -= 1
         base = self._bases.get("init")

@@ -1,4 +1,4 @@
-"""The bare kernel as ``debug`` looks at it: memory, stacks, unwind tables and names, of now or of when a trace was taken."""
+"""The bare kernel as ``debug`` looks at it: memory, stack, unwind tables, names; of now or of an earlier moment."""
 
 from __future__ import annotations
 
