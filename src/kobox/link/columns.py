@@ -16,9 +16,11 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import compress, repeat
 from operator import ge, sub
 from struct import Struct
+from struct import error as StructError
 from typing import NamedTuple
 
 from kobox.elf.constants import R_X86_64
@@ -102,7 +104,7 @@ def _apply_block(rows: memoryview, window: memoryview, address: int, symbols: Se
 
 
 def _as_part(rows: memoryview, types: bytes) -> _Part:
-    return _Part(rows, types, frozenset(types))
+    return _Part(rows, types, frozenset(types[:1] if types == types[:1] * len(types) else types))
 
 
 def _types_are_bytes(part: _Part) -> bool:
@@ -189,20 +191,26 @@ def _symbols(rows: memoryview, count: int, lanes: Sequence[bytes]) -> bytes | No
         return None
 
 
+@lru_cache(maxsize=512)
+def _ramp(first: int, count: int, width: int) -> bytes:
+    """Offsets side by side, in lanes: tables begin at 0, so that blocks of one number are alike in all modules."""
+    return array("Q", range(first, first + width * count, width)).tobytes()
+
+
 def _store(part: _Part, stored: bytes, window: memoryview) -> bool:
     """Write ``stored`` to the targets; False if one lies outside."""
     count = len(part.types)
     width = len(stored) // count
     places = part.rows.cast("Q")[0::3]
     first, span = places[0], width * count
-    if places[-1] - first == span - width and places.tolist() == list(range(first, first + span, width)):
+    if places[-1] - first == span - width and places.tobytes() == _ramp(first, count, width):
         if first + span > len(window):
             return False
         window[first : first + span] = stored
         return True
-    offsets = places.tolist()
-    if max(offsets) + width > len(window):
-        return False
     numbers = (memoryview(stored).cast("I") if width == 4 else memoryview(stored).cast("Q")).tolist()
-    deque(map(_STORE[width], repeat(window), offsets, numbers), 0)
+    try:
+        deque(map(_STORE[width], repeat(window), places.tolist(), numbers), 0)
+    except (StructError, OverflowError):
+        return False
     return True
