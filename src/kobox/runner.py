@@ -52,6 +52,8 @@ class RunReport:
     oops_text: str = ""
     memory: tuple[dict[str, Any], ...] = ()
     """What the memory checker found besides leaks: overruns, writes after free, double and invalid frees."""
+    unwatched: tuple[str, ...] = ()
+    """The kernel's functions whose frees the memory checker could not see: a leak may be none."""
 
     @property
     def ok(self) -> bool:
@@ -77,6 +79,7 @@ class RunReport:
             "stubs": list(self.stubs),
             "leaks": list(self.leaks),
             "memory": list(self.memory),
+            "unwatched": list(self.unwatched),
             "oops": self.oops,
             "unloaded": self.unloaded,
             "permanent": self.permanent,
@@ -170,6 +173,7 @@ def _life(run: _Run, finder: Finder, parameters: str) -> RunReport:
         errno_name=_errno_name(result), reason=reason, dependencies=tuple(run.loaded), parameters=values, log=log,
         tainted=kernel.tainted, steps=steps, stubs=kernel.stubs_hit(), leaks=leaks, oops=oops, unloaded=unloaded,
         permanent=permanent, seconds=time.monotonic() - run.start, oops_text=text, memory=memory,
+        unwatched=tuple(kernel.heap.unwatched),
     )  # fmt: skip
 
 

@@ -112,6 +112,8 @@ def _verdict(report: RunReport) -> str:
     parts.append(f"{len(report.leaks)} leaked allocations" if report.leaks else "nothing leaked")
     if report.memory:
         parts.append(f"memory misused: {', '.join(sorted({fault['kind'] for fault in report.memory}))}")
+    if report.unwatched:
+        parts.append(f"frees not seen: {', '.join(report.unwatched)}")
     if report.stubs:
         parts.append(f"stubs hit: {', '.join(report.stubs)}")
     parts.append(f"taint {letters(report.tainted) or 'none'}")

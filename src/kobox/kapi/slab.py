@@ -132,6 +132,11 @@ def kmemdup(k: HeapCheck, source: void_p, size: size_t, flags: gfp_t) -> _Pointe
     return _owned(k, (yield (k.call.real, source, size, flags)), size)
 
 
+@slab.export()
+def kmemdup_array(k: HeapCheck, source: void_p, count: size_t, size: size_t, flags: gfp_t) -> _Pointer:
+    return _owned(k, (yield (k.call.real, source, count, size, flags)), count * size)
+
+
 @slab.export(also=("kmemdup_nul_noprof",))
 def kmemdup_nul(k: HeapCheck, source: char_p, size: size_t, flags: gfp_t) -> _Pointer:
     return _owned(k, (yield (k.call.real, source, size, flags)), size + 1)

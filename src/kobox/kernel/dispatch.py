@@ -11,7 +11,8 @@ from kobox.kernel.guest import Guest
 from kobox.machine import traps
 from kobox.machine.machine import PROTECTION, RAX, RSP
 
-_ENDBR64 = b"\xf3\x0f\x1e\xfa"
+_MARKS = (b"\xf3\x0f\x1e\xfa", b"\x66\x0f\x1f\x00")
+"""``endbr64``, and the no-op that the kernel puts over it where no pointer leads to the function (since 5.18)."""
 _NOP5 = b"\x0f\x1f\x44\x00\x00"
 _CALL, _PAD = 0xE8, 5
 _STACK = 6
@@ -69,9 +70,9 @@ class Dispatcher:
 
 
 def body_of(guest: Guest, address: int) -> int:
-    """Where a function starts behind what tracing owns: its landing mark (IBT) and the call or no-op of ``__fentry__``."""
-    head = guest.read(address, len(_ENDBR64) + _PAD)
-    skip = len(_ENDBR64) if head.startswith(_ENDBR64) else 0
+    """Where a function starts behind what tracing owns: its landing mark and the call or no-op of ``__fentry__``."""
+    head = guest.read(address, 4 + _PAD)
+    skip = 4 if head.startswith(_MARKS) else 0
     pad = head[skip : skip + _PAD]
     fentry = guest.symbols.get("__fentry__")
     if pad == _NOP5:

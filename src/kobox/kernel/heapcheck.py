@@ -53,6 +53,7 @@ _GUARDED = (
     ("vfree_atomic", "rdi"), ("ksize", "rdi"), ("krealloc", "rdi"), ("krealloc_noprof", "rdi"),
 )  # fmt: skip
 """Functions by which the kernel itself frees or grows an object, and the register that points to it."""
+_GIVING_BACK = {Pool.KMALLOC: "kfree", Pool.CACHE: "kmem_cache_free", Pool.VMALLOC: "vfree"}
 
 # push rbp; mov rbp, rsp; push r9, r8, rcx, rdx, rsi, rdi; hlt; nop; again: test r11, r11; jz out; call r11; hlt; nop;
 # jmp again; out: leave; ret. With a frame pointer, so that the guest's own unwinder finds its way past it.
@@ -97,6 +98,8 @@ class HeapCheck:
             name: declared for table in tables for declared in table for name in (declared.name, *declared.also)
         }
         self._guards: dict[str, int] = {}
+        self.unwatched: list[str] = []
+        """Functions that no filter could be put before: what the kernel frees by them is not noticed."""
         self._natives: dict[str, int] = {}
         """Guarded functions without their filter."""
         self._reals: dict[tuple[str, ...], int] = {}
@@ -150,8 +153,12 @@ class HeapCheck:
         if not self.state.guarded:
             self.state.guarded = True
             for name, pointer in _GUARDED:
-                if self.guest.has(name):
-                    self._guard(name, pointer)
+                if self.guest.has(name) and name not in self.unwatched:
+                    try:
+                        self._guard(name, pointer)
+                    except NotModelled:
+                        self.unwatched.append(name)
+                        self._natives.pop(name, None)
 
     def _guard(self, name: str, pointer: str) -> None:
         place = self._guards.get(name)
@@ -435,9 +442,9 @@ class HeapCheck:
 
     def _giving_back(self, one: HeapObject) -> tuple[int, ...]:
         """The guest's own function, past the filter: the object is not tracked any more."""
-        if one.pool is Pool.CACHE:
-            return (self._natives["kmem_cache_free"], one.cache, one.address)
-        return (self._natives["vfree" if one.pool is Pool.VMALLOC else "kfree"], one.address)
+        name = _GIVING_BACK[one.pool]
+        function = self._natives.get(name) or self.real(name)
+        return (function, one.cache, one.address) if one.pool is Pool.CACHE else (function, one.address)
 
     def empty_cache(self, cache: int) -> Generator[tuple[int, ...], int, None]:
         """Give back what is in quarantine of a cache, which is about to be destroyed."""
