@@ -8,11 +8,13 @@ functions of ``kapi.tables``. What differs from hardware is exactly that list.
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from kobox.bringup import firmware
+from kobox.bringup.initcalls import InitcallWatch
 from kobox.errors import GuestError
 from kobox.image import Image
 from kobox.kapi.tables import IMAGE_TABLES
@@ -89,6 +91,7 @@ def assemble(image: Image, options: BootOptions) -> Booted:
 
 def boot(image: Image, options: BootOptions, progress: Progress = lambda text: None) -> Booted:
     """Boot an image from nothing."""
+    start = time.monotonic()
     booted = assemble(image, options)
     guest = booted.guest
     machine = guest.machine
@@ -103,13 +106,23 @@ def boot(image: Image, options: BootOptions, progress: Progress = lambda text: N
     booted.dispatcher.adopt(IMAGE_TABLES, patch=True)
     boot_traps = _BootTraps(booted)
     boot_traps.install()
+    watch = InitcallWatch(guest)
+    watch.install()
     _power_on(guest, model=guest.pc.model)
     progress("booting")
     guest.tasks.bring_up()
+    watch.remove()
     progress("settling")
     guest.tasks.sleep(_SETTLE_NS)
-    boot_traps.remove()
     booted.log.read()
+    booted.report = watch.report() | {
+        "seconds": round(time.monotonic() - start, 3),
+        "adopted": [
+            {"name": name, "fidelity": declared.fidelity.value, "why": declared.why}
+            for name, declared in booted.dispatcher.adopted.items()
+        ],
+        "sites": len(booted.sites),
+    }
     return booted
 
 
@@ -233,9 +246,6 @@ class _BootTraps:
         area = self._guest.machine.area
         self._hook("init_eaccess", area.stub("boot: look for init", self._on_look_for_init))
         self._hook("run_init_process", area.stub("boot: run init", self._on_run_init))
-
-    def remove(self) -> None:
-        """Nothing to undo: both functions run once in a boot."""
 
     def _hook(self, name: str, stub: int) -> None:
         entry = body_of(self._guest, self._guest.symbol(name))

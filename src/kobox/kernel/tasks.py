@@ -101,8 +101,8 @@ class Tasks:
         self._resume = area.bare_stub("tasks: in-place call done", self._next_in_place)
         self._in_place: list[tuple[dict[str, int], list[tuple[int, ...]]]] = []
         self._mm_made = area.bare_stub("tasks: address space made", self._on_mm_made)
-        self._worker_entry = area.code(_worker_code(area._next, self._ask, self._done))
-        self._server_entry = area.code(_server_code(area._next, self._serve, self._made))
+        self._worker_entry = area.code(_worker_code(area.next_code, self._ask, self._done))
+        self._server_entry = area.code(_server_code(area.next_code, self._serve, self._made))
         self._over: Callable[[], bool] = _never
         self._started = 0.0
         self.killed: list[Killed] = []

@@ -79,6 +79,11 @@ class TrapArea:
         """As ``stub`` without storing anything."""
         return self._place(name, handler, b"")
 
+    @property
+    def next_code(self) -> int:
+        """Where the next stub or piece of code will lie."""
+        return self._next
+
     def code(self, data: bytes) -> int:
         """Plain guest code of kobox's own, at most one stub long. Returns its address."""
         address = self._take(len(data))
