@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from kobox.abi.traps import Trap
+from kobox.abi.traps import PF, Trap
 from kobox.bare.guest import BareGuest
-from kobox.kernel.tasks import JobTimeout, KernelDead, TaskDied
+from kobox.kernel.tasks import JobTimeout, TaskDied
 from kobox.machine.machine import DIVIDE, INVALID_OPCODE, PAGE_FAULT, RIP
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kobox.debug.klog import Line
     from kobox.debug.records import Oops, Registers, SourceLine
 
+_WALKED = (("PGD", 0), ("P4D", 0))
 _UD2 = b"\x0f\x0b"
 _DIE_FLAGS = "PREEMPT SMP NOPTI"
 _HARDWARE = "kobox bare kernel"
@@ -27,12 +28,11 @@ _DIED, _WARNED, _SOFT_LOCKUP = 7, 9, 14
 
 
 class CrashHandler:
-    """The machine's exceptions on a bare guest. ``dead`` tells why the kernel as a whole has stopped."""
+    """The machine's exceptions on a bare guest."""
 
     def __init__(self, guest: BareGuest) -> None:
         self._guest = guest
         self.oopses = 0
-        self.dead = ""
         self._first: Oops | None = None
         guest.machine.on_fault = self._on_fault
 
@@ -102,7 +102,10 @@ class CrashHandler:
                 from kobox.debug.unwind import Stack
 
                 guard = Stack("TASK", guest.stack.start, guest.stack.stop)
-            oops = fault.page_fault(scene, registers, address, code, walked=(("PGD", 0), ("P4D", 0)), guard_of=guard)
+            not_executable = code & (PF.INSTR | PF.PROT) == PF.INSTR | PF.PROT
+            oops = fault.page_fault(
+                scene, registers, address, code, walked=_WALKED, nx_page=not_executable, guard_of=guard
+            )
         elif bug is not None:
             oops = fault.bug(scene, registers, bug[0])
         else:
@@ -111,9 +114,7 @@ class CrashHandler:
         self._log(klog.kernel_text(oops, first=self._first))
         guest.tainted |= 1 << _DIED
         if guest.clock.in_timer:
-            self.dead = "Fatal exception in interrupt"
-            guest.log.write(0, f"Kernel panic - not syncing: {self.dead}")
-            raise KernelDead("kernel panic", hint="reset() the kernel, or boot anew")
+            guest.panic("Fatal exception in interrupt")
         raise TaskDied(oops.title)
 
     def runaway(self, seconds: float) -> None:

@@ -7,7 +7,7 @@ and the one kernel stack are mapped page by page with their protections, and a w
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from kobox.bare.calls import RETURN_NAME, Calls
 from kobox.bare.clock import BareClock
@@ -18,6 +18,7 @@ from kobox.bare.log import BareLog
 from kobox.errors import GuestError, NotModelled
 from kobox.kernel.guest import Guest, Layouts
 from kobox.kernel.heapcheck_records import Trace
+from kobox.kernel.tasks import KernelDead
 from kobox.machine import unicorn_abi as abi
 from kobox.machine.machine import Machine
 from kobox.machine.memory import PAGE_SIZE
@@ -72,6 +73,8 @@ class BareGuest(Guest):
         self.modules: ModuleList
         self.held: set[int] = set()
         self.tainted = 0
+        self.dead = ""
+        """Why the kernel has stopped, once it has."""
         self.comm = comm
         self.own_task = 0
         """The task that works for Python, once somebody looks at tasks."""
@@ -139,14 +142,16 @@ class BareGuest(Guest):
     # -- the call that just trapped -------------------------------------------------------------------------------
 
     def caller(self) -> int:
-        """The return address of the call that trapped."""
-        return self.read_uint(self.calls.last[6])
+        """The return address of the call that trapped; 0 when Python was not called from the guest."""
+        return 0 if not self.calls.busy else self.read_uint(self.calls.last[6])
 
     def variadic(self, named: int) -> Any:
         return self.calls.variadic(named)
 
-    def trace(self) -> Trace:
+    def trace(self) -> Trace | None:
         """Where the caller of the trapped function stood, for unwinding when somebody wants to see it."""
+        if not self.calls.busy:
+            return None
         rsp = self.calls.last[6]
         stack = self.read(rsp + 8, self.stack.stop - rsp - 8) if rsp in self.stack else b""
         bp = self.machine.cpu.read(REG["rbp"])
@@ -157,6 +162,12 @@ class BareGuest(Guest):
         from kobox.bare.witness import frames_of
 
         return frames_of(self, trace)
+
+    def panic(self, why: str) -> NoReturn:
+        """The kernel has stopped for good."""
+        self.dead = why
+        self.log.write(0, f"Kernel panic - not syncing: {why}")
+        raise KernelDead(f"kernel panic: {why}", hint="reset() the kernel, or boot anew")
 
     def hold(self, lock: int) -> None:
         """Take a lock; whoever holds it already is the same task, which would wait for ever."""

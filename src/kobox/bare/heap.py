@@ -26,10 +26,10 @@ class _Object:
     size: int
     room: int
     module: str
-    trace: Trace | None
+    allocated: Trace | None
     time: int
     cache: int = 0
-    freed: bool = False
+    freed: Trace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,8 @@ class BareHeap:
         self._guest, self._next, self._end = guest, start, end
         self.objects: dict[int, _Object] = {}
         self.caches: dict[int, _Cache] = {}
+        self.unwatched: tuple[str, ...] = ()
+        """Allocating functions that are not watched: none."""
         self.reports: list[dict[str, Any]] = []
         self._waiting: deque[_Object] = deque()
         self._held = 0
@@ -84,15 +86,15 @@ class BareHeap:
             return
         found = self.objects.get(address)
         if found is None:
-            self._report("invalid-free", f"BUG: kobox: invalid free of {address:#x}", None, address)
+            self._report("invalid-free", f"{address:#x} is no object", None, address)
         elif found.freed:
-            self._report("double-free", f"BUG: kobox: double free of {found.size} bytes", found, address)
+            self._report("double-free", f"an object of {found.size} bytes was freed before", found)
         else:
             if found.cache != cache:
-                self._report("invalid-free", "BUG: kobox: freed to another cache than it came from", found, address)
+                self._report("invalid-free", "an object was given to another cache than it came from", found)
             self._check(found)
             self._guest.write(found.address, bytes([_FREED]) * found.size)
-            found.freed = True
+            found.freed = self._guest.trace()
             self._waiting.append(found)
             self._held += found.room
             while self._held > _WAITING:
@@ -113,7 +115,8 @@ class BareHeap:
         for one in self.objects.values():
             if one.address <= address < one.address + one.room:
                 if one.freed or address + size > one.address + one.size:
-                    self._report("overrun", f"BUG: kobox: user copy of {size} bytes leaves its object", one, address)
+                    text = f"a copy of {size} bytes to or from user memory leaves an object of {one.size}"
+                    self._report("overrun", text, one, address - one.address, size)
                 return
 
     def check_all(self) -> None:
@@ -122,32 +125,45 @@ class BareHeap:
 
     def _check(self, one: _Object) -> None:
         guest = self._guest
-        before = guest.read(one.address - _REDZONE, _REDZONE)
-        behind = guest.read(one.address + one.size, one.room - one.size + _REDZONE)
-        for data, start in ((before, -_REDZONE), (behind, one.size)):
-            bad = [index for index, byte in enumerate(data) if byte != _RED]
+        behind = one.room - one.size + _REDZONE
+        for start, size in ((-_REDZONE, _REDZONE), (one.size, behind)):
+            data = guest.read(one.address + start, size)
+            bad = [start + index for index, byte in enumerate(data) if byte != _RED]
             if bad:
-                at = start + bad[0]
-                self._report("overrun", f"BUG: kobox: byte {at} of an object of {one.size} written", one, one.address)
-                guest.write(one.address + start, bytes([_RED]) * len(data))
-        if one.freed and any(byte != _FREED for byte in guest.read(one.address, one.size)):
-            text = f"BUG: kobox: {one.size} bytes written to after they were freed"
-            self._report("write-after-free", text, one, one.address)
-            guest.write(one.address, bytes([_FREED]) * one.size)
+                text = f"bytes from {bad[0]} on of an object of {one.size} bytes were written"
+                self._report("overrun", text, one, bad[0], len(bad))
+                guest.write(one.address + start, bytes([_RED]) * size)
+        if one.freed:
+            bad = [index for index, byte in enumerate(guest.read(one.address, one.size)) if byte != _FREED]
+            if bad:
+                text = f"an object of {one.size} bytes was written after it was freed"
+                self._report("write-after-free", text, one, bad[0], len(bad))
+                guest.write(one.address, bytes([_FREED]) * one.size)
 
-    def _report(self, kind: str, text: str, one: _Object | None, address: int) -> None:
+    def _report(self, kind: str, text: str, one: _Object | None, offset: int = 0, count: int = 0) -> None:
         guest = self._guest
-        found = guest.frames(guest.trace()) if guest.calls.busy else []
-        allocated = guest.frames(one.trace) if one is not None and one.trace is not None else []
-        where = f" in {found[0]['symbol']}" if found else ""
-        guest.log.write(3, text + where)
+        running = guest.calls.busy
+        found = self._frames(guest.trace())
+        line = f"BUG: kobox: {kind}: {text}"
+        guest.log.write(3, f"{line}, found in {found[0]['symbol']}" if found else line)
         self.reports.append(
             {
-                "kind": kind, "text": text, "address": f"{address:#x}", "size": one.size if one else 0,
-                "module": one.module if one else guest.modules.name_at(guest.caller()), "found": found,
-                "allocated": allocated, "time": guest.machine.clock.now / 1e9,
+                "kind": kind,
+                "text": line,
+                "address": f"{one.address if one is not None else offset:#x}",
+                "size": one.size if one is not None else 0,
+                "offset": offset if one is not None else 0,
+                "count": count,
+                "module": one.module if one is not None else guest.modules.name_at(guest.caller()) if running else "",
+                "time": guest.machine.clock.now / 1e9,
+                "allocated": self._frames(one.allocated) if one is not None else [],
+                "freed": self._frames(one.freed) if one is not None else [],
+                "found": found,
             }
-        )  # fmt: skip
+        )
+
+    def _frames(self, trace: Trace | None) -> list[dict[str, Any]]:
+        return self._guest.frames(trace) if trace is not None else []
 
     # -- caches ---------------------------------------------------------------------------------------------------
 
@@ -176,7 +192,7 @@ class BareHeap:
             {
                 "address": f"{one.address:#x}", "size": one.size, "module": one.module,
                 "pool": "kmem_cache" if one.cache else "kmalloc", "age": round((now - one.time) / 1e9, 6),
-                "trace": self._guest.frames(one.trace) if one.trace is not None else [],
+                "trace": self._frames(one.allocated),
             }
             for one in self.objects.values()
             if not one.freed and one.module and one.module not in loaded

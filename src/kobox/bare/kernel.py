@@ -10,6 +10,7 @@ from kobox.abi.declare import Fidelity
 from kobox.bare.crash import CrashHandler
 from kobox.bare.files import BareFiles
 from kobox.bare.guest import BareGuest
+from kobox.bare.heap import BareHeap
 from kobox.bare.modules import ModuleList, Operation
 from kobox.errors import UsageError
 from kobox.kernel.face import KernelFace
@@ -79,8 +80,8 @@ class BareKernel(KernelFace):
         self.guest.calls.drive(self.guest.clock.pass_time(int(seconds * 1e9)))
 
     def _ready(self) -> None:
-        if self.crashes.dead:
-            raise KernelDead(f"the kernel has stopped: {self.crashes.dead}", hint="reset() it, or boot anew")
+        if self.guest.dead:
+            raise KernelDead(f"the kernel has stopped: {self.guest.dead}", hint="reset() it, or boot anew")
         self._started = time.monotonic()
 
     @property
@@ -94,6 +95,11 @@ class BareKernel(KernelFace):
     def stubs_hit(self) -> tuple[str, ...]:
         calls = self.guest.calls
         return tuple(name for name in calls.hits if calls.declared[name].fidelity is Fidelity.STUB)
+
+    @property
+    def heap(self) -> BareHeap:
+        """What modules allocate."""
+        return self.guest.heap
 
     def leaks(self) -> tuple[dict[str, Any], ...]:
         """Allocations of unloaded modules that nobody has freed to this moment, with the traces that made them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kobox.abi.declare import ExportTable
+from kobox.bare.api.kernel import kernel
 from kobox.bare.api.lists import lists
 from kobox.bare.api.locks import locks
 from kobox.bare.api.misc import miscdevice
@@ -15,5 +16,5 @@ from kobox.bare.api.uaccess import uaccess
 from kobox.bare.api.work import workqueue
 
 TABLES: tuple[ExportTable, ...] = (
-    printk, slab, lists, strings, locks, timers, workqueue, uaccess, miscdevice, modules,
+    printk, kernel, slab, lists, strings, locks, timers, workqueue, uaccess, miscdevice, modules,
 )  # fmt: skip
