@@ -45,6 +45,9 @@ def timed(command: list[str], environment: dict[str, str]) -> Timing:
 def pair(name: str, kmod: list[str], kobox: list[str], rounds: int, before: Callable[[], None], cache: Path) -> None:
     """One row: both commands, alternating; ``before`` prepares each run of kobox."""
     environment = dict(os.environ, KOBOX_CACHE_DIR=str(cache), PATH=os.environ["PATH"] + ":/sbin:/usr/sbin")
+    environment |= {"PYTHONPYCACHEPREFIX": str(cache.parent / "bytecode")}  # as an installed kobox has it
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    environment.pop("PYTHONUNBUFFERED", None)
     theirs: list[Timing] = []
     ours: list[Timing] = []
     for _ in range(rounds):
@@ -89,9 +92,11 @@ def main() -> int:
     release = args.release or next(iter(os.listdir(args.root / "lib/modules")))
     with tempfile.TemporaryDirectory(prefix="kobox-bench-", dir=args.root.parent) as folder:
         root, cache = Path(folder) / "root", Path(folder) / "cache"
-        tree = root / "lib/modules" / release
-        tree.mkdir(parents=True)
+        tree, their_tree = root / "lib/modules" / release, Path(folder) / "kmod/lib/modules" / release
+        for target in (tree, their_tree):  # one each: kobox notices files that somebody else wrote
+            target.mkdir(parents=True)
         copy_tree(args.root / "lib/modules" / release, tree, args.compressed)
+        shutil.copytree(tree, their_tree, copy_function=os.link, dirs_exist_ok=True)
         modules = sorted(str(path) for path in tree.rglob("*.ko*"))
         kobox = [sys.executable, "-m", "kobox"]
         where = ["-b", str(root), release]
@@ -107,7 +112,7 @@ def main() -> int:
             changed.write_bytes(data)
 
         kind = args.compressed or "plain"
-        theirs = ["depmod", *where]
+        theirs = ["depmod", "-b", str(Path(folder) / "kmod"), release]
         print(
             f"{len(modules)} {kind} modules, {len(os.sched_getaffinity(0))} processors, load {os.getloadavg()[0]:.1f}"
         )
