@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import subprocess
@@ -37,10 +38,13 @@ def _headers(release: str) -> Headers:
             return find(root, release)
         except NoHeaders:
             continue
-    try:
-        return fetch(_kept(), release)
-    except NoHeaders:
-        return fetch(_kept(), current_release())
+    _kept().mkdir(parents=True, exist_ok=True)
+    with open(_kept() / "lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            return fetch(_kept(), release)
+        except NoHeaders:
+            return fetch(_kept(), current_release())
 
 
 def _kept() -> Path:

@@ -7,7 +7,9 @@ imports apart from helpers that a compiler may or may not call.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,8 +35,15 @@ def headers() -> Headers:
 
 @pytest.fixture(scope="module")
 def rebuilt(headers: Headers, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("rebuilt")
-    build(headers, out)
+    """All modules, built once even when several processes run these tests."""
+    shared = (
+        tmp_path_factory.getbasetemp().parent if os.environ.get("PYTEST_XDIST_WORKER") else tmp_path_factory.mktemp("x")
+    )
+    out = shared / "rebuilt-examples"
+    with open(shared / "rebuilt-examples.lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (out / MADE_WITH).exists():
+            build(headers, out)
     return out
 
 
