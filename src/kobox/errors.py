@@ -1,7 +1,8 @@
 """What can go wrong, by who must act. Fields first; the text is made from them.
 
-``BadFile``: the file is broken. ``LinkError``: the file is fine, but does not fit this kernel. ``GuestError``: the module
-misbehaved while it ran. ``NotModelled``: kobox lacks something. ``UsageError``: the caller asked for what cannot be.
+``BadFile``: the file is broken. ``LinkError``: the file is fine, but does not fit this kernel. ``GuestError``: the
+module misbehaved while it ran. ``NotModelled``: kobox lacks something. ``UsageError``: the caller asked for what
+cannot be.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""One module's whole life as a report: boot, load with what it needs, log, unload, what was left. Part of the front door."""
+"""One module's whole life as a report: boot, load with what it needs, log, unload, what was left. Part of the front
+door."""
 
 from __future__ import annotations
 

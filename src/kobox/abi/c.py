@@ -1,7 +1,7 @@
 """C types of x86-64 as annotations: the signature of an adopted kernel function is written in them, once.
 
-``Annotated[int, CType(...)]`` keeps width and sign for marshalling and stays a plain ``int`` for mypy. The System V calling
-convention passes the first six in rdi, rsi, rdx, rcx, r8, r9.
+``Annotated[int, CType(...)]`` keeps width and sign for marshalling and stays a plain ``int`` for mypy. The System V
+calling convention passes the first six in rdi, rsi, rdx, rcx, r8, r9.
 """
 
 from __future__ import annotations

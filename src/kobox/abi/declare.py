@@ -1,7 +1,8 @@
 """How an adopted kernel function is declared: a typed Python function in a table named after a kernel header.
 
-The signature is the single truth: it is checked when the table is filled (refuse at import), it drives marshalling, and the
-C prototype is rendered from it. A stub goes through ``stub`` with a reason, so that it can never hide as a function.
+The signature is the single truth: it is checked when the table is filled (refuse at import), it drives marshalling,
+and the C prototype is rendered from it. A stub goes through ``stub`` with a reason, so that it can never hide as a
+function.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 from kobox.abi.c import CType
 
 Calls = Generator[tuple[int, ...], int, Any]
-"""A handler that calls guest code: it yields ``(function, argument, …)``, is sent the result, and returns the answer."""
+"""A handler that calls guest code: it yields ``(function, argument, …)``, is sent the result, and returns the
+answer."""
 
 
 class Fidelity(enum.Enum):
@@ -49,7 +51,8 @@ class Declared:
         return f"{self.returns.name if self.returns else 'void'} {self.name}({shown or 'void'})".replace("* ", "*")
 
     def encode(self, value: object) -> int | None:
-        """The register value of a handler's answer. Refuses what C would not mean: a bool for an int, a missing value."""
+        """The register value of a handler's answer. Refuses what C would not mean: a bool for an int, a missing
+        value."""
         if self.returns is None:
             if value is not None:
                 raise TypeError(f"{self.name}: void, but its handler returned {value!r}")

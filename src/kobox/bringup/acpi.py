@@ -1,4 +1,5 @@
-"""The firmware's tables: the smallest ACPI set that describes this board (one CPU, local APIC, I/O APIC, no fixed hardware).
+"""The firmware's tables: the smallest ACPI set that describes this board (one CPU, local APIC, I/O APIC, no fixed
+hardware).
 
 ACPI 6.4, chapter 5. Addresses are physical; the root pointer lies where a BIOS would put it.
 """

@@ -1,4 +1,5 @@
-"""What a boot loader and firmware leave in memory for the kernel: boot parameters, memory map, command line, ACPI tables.
+"""What a boot loader and firmware leave in memory for the kernel: boot parameters, memory map, command line, ACPI
+tables.
 
 Layout of the parameters: the boot protocol (Documentation/x86/boot.rst and zero-page.rst), fixed for all kernels.
 """

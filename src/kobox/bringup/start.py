@@ -215,7 +215,8 @@ def install_sites(booted: Booted, patch: bool) -> None:
 def _prefer_loops_to_string_instructions(guest: Guest) -> None:
     """``rep stos`` and ``rep movs`` are slow in emulation: choose the kernel's loop variants wherever it has both.
 
-    The feature that selects them is the one of the first alternative of ``memset``; each entry that tests it is inverted.
+    The feature that selects them is the one of the first alternative of ``memset``; each entry that tests it is
+    inverted.
     """
     memset = guest.first_symbol("__memset", "memset")
     feature_path = "cpuid" if guest.layouts.has("alt_instr", "cpuid") else "ft_flags"

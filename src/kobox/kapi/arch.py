@@ -1,4 +1,5 @@
-"""x86 functions behind which hardware would stand: clock calibration, patching of kernel text, clearing and copying pages.
+"""x86 functions behind which hardware would stand: clock calibration, patching of kernel text, clearing and copying
+pages.
 
 Text patching goes through kobox because translated code must be dropped with it; page operations because a loop in
 emulated code costs a hundred times what Python's copy does.

@@ -7,6 +7,7 @@ slab cache or a ``kmalloc`` bucket may be a size larger than on a real kernel; f
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Generator
 from typing import Annotated
 
@@ -279,17 +280,17 @@ def kmem_cache_free(k: HeapCheck, cache: void_p, address: void_p) -> _Void:
 @slab.export(fidelity=_MODEL)
 def kmem_cache_free_bulk(k: HeapCheck, cache: void_p, count: size_t, place: void_p) -> _Void:
     """Without a cache (``kfree_bulk``) the objects are any."""
-    mine = 0
-    for index in range(count):
-        address = k.guest.read_uint(place + 8 * index)
+    others = []
+    for (address,) in struct.iter_unpack("<Q", k.guest.read(place, 8 * count)):
         one = k.find(address)
         if one is not None:
             yield from _free(k, one)
         elif not (yield from k.refuse(address)):
-            k.guest.write_uint(place + 8 * mine, address)
-            mine += 1
-    if mine:
-        k.leave_to(cache, mine, place)
+            others.append(address)
+    if others and len(others) < count:
+        k.guest.write(place, struct.pack(f"<{len(others)}Q", *others))
+    if others:
+        k.leave_to(cache, len(others), place)
 
 
 @slab.export()

@@ -1,7 +1,7 @@
 """Small things a loader does in the guest: print, taint, allocate, link lists. Generators yield the calls they need.
 
-A call is a tuple ``(function address, argument, …)``; whoever drives the generator runs it in a guest task and sends the
-64-bit result back.
+A call is a tuple ``(function address, argument, …)``; whoever drives the generator runs it in a guest task and sends
+the 64-bit result back.
 """
 
 from __future__ import annotations

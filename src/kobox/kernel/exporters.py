@@ -1,4 +1,5 @@
-"""Who exports symbols in a running kernel: the image itself, and each module on its list, as the linking rules see them."""
+"""Who exports symbols in a running kernel: the image itself, and each module on its list, as the linking rules see
+them."""
 
 from __future__ import annotations
 

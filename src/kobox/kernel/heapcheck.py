@@ -186,7 +186,11 @@ class HeapCheck:
         def enter() -> None:
             base = cpu.read(_RBP)
             end = min(base + 16 + STACK_COPY, (base | _THREAD_SIZE - 1) + 1)
-            data = pages.read(base - _FRAME_BELOW, end - base + _FRAME_BELOW)
+            try:
+                data = pages.read(base - _FRAME_BELOW, end - base + _FRAME_BELOW)
+            except GuestError:  # an interrupt's stack may end at any page
+                end = (base + 15 | _PAGE - 1) + 1
+                data = pages.read(base - _FRAME_BELOW, end - base + _FRAME_BELOW)
             *registers, bp, ip = _FRAME.unpack_from(data)
             call = Call(base, bp, ip, real, self._holders.get(holder), data[_FRAME.size :])
             if not few:

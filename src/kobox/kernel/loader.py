@@ -2,9 +2,9 @@
 
 Policy and linking are pure functions of ``link`` and ``sign``; the guest keeps its own books: this room fills its
 ``struct module``, links it into the kernel's lists and calls the helpers that the kernel itself would call (notifier
-chains, sysfs, ftrace, memory permissions). A load is a generator that yields guest calls, so that an init may sleep and a
-second load may wait for the first. Follows kernel/module/main.c; a step is undone by the entry it leaves on the undo list,
-in reverse order, as the kernel's goto labels do.
+chains, sysfs, ftrace, memory permissions). A load is a generator that yields guest calls, so that an init may sleep
+and a second load may wait for the first. Follows kernel/module/main.c; a step is undone by the entry it leaves on the
+undo list, in reverse order, as the kernel's goto labels do.
 """
 
 from __future__ import annotations
@@ -47,7 +47,16 @@ _TAINT_UNSIGNED, _TAINT_USER = 13, 6
 _SHF_EXECINSTR = 4
 _CONTENTS = frozenset({1, 8, 14, 15, 16})
 """Section types that hold code or data: PROGBITS, NOBITS and the arrays of functions."""
-_LEFT_IN_FILE = (".comment", ".debug", ".note.GNU-stack", ".modinfo", "__versions", "__version_ext", ".BTF", ".gnu_debug")
+_LEFT_IN_FILE = (
+    ".comment",
+    ".debug",
+    ".note.GNU-stack",
+    ".modinfo",
+    "__versions",
+    "__version_ext",
+    ".BTF",
+    ".gnu_debug",
+)
 _ELF_HEADER, _SECTION_HEADER = struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQIIQQ")
 
 
@@ -118,7 +127,8 @@ class Loader:
     ) -> Result:
         """Load a module; the generator's value is 0 or a negative number as the system call returns it.
 
-        ``arguments`` None is a NULL pointer. ``steps`` is filled as the load goes on; ``refused`` is told why a load ends, for people.
+        ``arguments`` None is a NULL pointer. ``steps`` is filled as the load goes on; ``refused`` is told why a load
+        ends, for people.
         """
         load = Load(bytes(data), arguments, flags, steps if steps is not None else [])
         try:
@@ -345,7 +355,8 @@ class Loader:
         load.undo.append(lambda: self._free_modinfo(module))
 
     def _lend(self, view: LoadView, section: int) -> int:
-        """A section that is not part of the module in memory (its BTF): the guest reads it from the file, here a copy."""
+        """A section that is not part of the module in memory (its BTF): the guest reads it from the file, here a
+        copy."""
         return self.env.scratch(bytes(view.contents(section)), _LENT_OFFSET)
 
     def _free_modinfo(self, module: View) -> Steps:
@@ -418,7 +429,8 @@ class Loader:
         self.env.list_add(use.at("target_list"), user.at("target_list"))
 
     def _fit(self, load: Load, windows: Sequence[memoryview | None], symbols: link.Symbols) -> None:
-        """``post_relocation``: sort tables, copy per-CPU data, keep symbols, patch for the CPU; then store everything."""
+        """``post_relocation``: sort tables, copy per-CPU data, keep symbols, patch for the CPU; then store
+        everything."""
         view, module, guest = load.view, load.module, self.guest
         tables = link.find_tables(view, load.addresses, self.rules)
         if "extable" in tables and (window := windows[tables["extable"].section]) is not None:

@@ -125,11 +125,12 @@ class Log:
             state, begin, end = self._descriptor(descs + index * self._desc_size)
             info = infos + index * self._info_size
             sequence = self._info(info, "seq")
-            if state in (_COMMITTED, _FINALIZED) and sequence >= self._next:
+            finished = state in (_COMMITTED, _FINALIZED)
+            if finished and sequence >= self._next:
                 new.append(self._record(info, begin, end, text_data, text_size))
-            elif state in (_COMMITTED, _FINALIZED) and sequence < self._next:
-                break
-            elif back and not self._info(info, "ts_nsec") and sequence == 0:
+                continue
+            never_used = bool(back) and sequence == 0 and not self._info(info, "ts_nsec")
+            if finished or never_used:
                 break
         new.sort(key=lambda record: record.sequence)
         if new:

@@ -82,8 +82,8 @@ class Subsystem:
         return Operation(self.entry.delete_module(name, flags))
 
     def interrupt(self, operation: Operation, number: int) -> None:
-        """A signal for a load that waits for another one: it ends with this errno. Its present call must not run yet.
-        """
+        """A signal for a load that waits for another one: it ends with this errno. Its present call must not run
+        yet."""
         jobs = self.guest.tasks.jobs
         if operation.job is not None:
             jobs.remove(operation.job)

@@ -1,9 +1,9 @@
 """Guest tasks that work for Python: every call from Python into the kernel runs in one, so that it may sleep.
 
 The first process of the kernel never executes a program; it serves here. It makes workers. A worker asks for a job (a
-trap), calls it, reports the result (a trap) and asks again. Between calls the machine simply rests inside the trap of the
-worker that asked last, so that a call costs two traps and no scheduling. A worker that is needed no longer parks itself in
-``schedule()``; one that died in its job (the kernel kills a task that oopses) is replaced.
+trap), calls it, reports the result (a trap) and asks again. Between calls the machine simply rests inside the trap of
+the worker that asked last, so that a call costs two traps and no scheduling. A worker that is needed no longer parks
+itself in ``schedule()``; one that died in its job (the kernel kills a task that oopses) is replaced.
 """
 
 from __future__ import annotations
@@ -411,7 +411,8 @@ def _never() -> bool:
 
 
 def _worker_code(address: int, ask: int, done: int) -> bytes:
-    """``for (;;) { fn = ask(); if (fn) done(fn(...)); }``: ask leaves the function in rax and the arguments in place."""
+    """``for (;;) { fn = ask(); if (fn) done(fn(...)); }``: ask leaves the function in rax and the arguments in
+    place."""
     code = bytearray()
 
     def call(target: int) -> None:

@@ -1,1 +1,2 @@
-"""The computer under the guest: CPU (Unicorn), physical memory, page map, traps, clock and interrupts. Nothing of Linux."""
+"""The computer under the guest: CPU (Unicorn), physical memory, page map, traps, clock and interrupts. Nothing of
+Linux."""

@@ -13,7 +13,8 @@ DEFAULT = "qemu64"
 
 @dataclass(frozen=True, slots=True)
 class CpuModel:
-    """``leaves``: CPUID leaf -> (eax, ebx, ecx, edx). ``msrs``: values at power-on. ``kept``: ranges that keep writes."""
+    """``leaves``: CPUID leaf -> (eax, ebx, ecx, edx). ``msrs``: values at power-on. ``kept``: ranges that keep
+    writes."""
 
     name: str
     tsc_khz: int

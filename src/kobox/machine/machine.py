@@ -228,7 +228,9 @@ class Machine:
         code = self.pages.read(rip, min(_LONGEST_INSTRUCTION, PAGE_SIZE - rip % PAGE_SIZE))
         if len(code) < _LONGEST_INSTRUCTION and self.pages.physical(rip + len(code)) is not None:
             code += self.pages.read(rip + len(code), _LONGEST_INSTRUCTION - len(code))
-        return faulting_address(bytes(code), rip, page, self.registers(), lambda name: self.cpu.read(REG[f"{name}_base"]))
+        return faulting_address(
+            bytes(code), rip, page, self.registers(), lambda name: self.cpu.read(REG[f"{name}_base"])
+        )
 
     def _raise(self, vector: int, rip: int, code: int = 0, address: int = 0) -> int:
         if self.on_fault(vector, code, address):

@@ -1,9 +1,9 @@
 """Virtual addresses: the guest's own page tables, walked in Python when Unicorn asks for a page.
 
-Two ranges need no walk: the kernel's direct map of all memory, and the pages that kobox itself owns (trap stubs, mailbox).
-Everything else (kernel text, vmalloc, modules, fixmap, user pages) is what the guest's tables say, so that its own
-``set_memory_ro``, ``vmap``, ``ioremap`` and stack guard pages mean what they mean on hardware. Four-level paging as in the
-Intel SDM, volume 3, chapter 4.
+Two ranges need no walk: the kernel's direct map of all memory, and the pages that kobox itself owns (trap stubs,
+mailbox). Everything else (kernel text, vmalloc, modules, fixmap, user pages) is what the guest's tables say, so that
+its own ``set_memory_ro``, ``vmap``, ``ioremap`` and stack guard pages mean what they mean on hardware. Four-level
+paging as in the Intel SDM, volume 3, chapter 4.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class PageMap:
         self.stable = (0, 0)
         """Physical range [start, end) whose code changes only through ``Machine.patch``: the kernel's own image."""
         self.lasting: list[tuple[int, int]] = []
-        """Virtual ranges [start, end) that stay mapped as they are once the kernel has booted: its image, its page array.
-        A permission that one of them lacks is looked up anew, so that granting it later works."""
+        """Virtual ranges [start, end) that stay mapped as they are once the kernel has booted: its image, its page
+        array. A permission that one of them lacks is looked up anew, so that granting it later works."""
         self._known: dict[int, tuple[int, int]] = {}
         self.executed: set[int] = set()
         """Physical pages outside it that were executed and not written by Python since."""
@@ -96,7 +96,8 @@ class PageMap:
         self._known.clear()
 
     def walk(self, vaddr: int) -> tuple[int, int] | None:
-        """(physical page, protection) by the guest's tables, or None. No side effects: accessed bits stay as they are."""
+        """(physical page, protection) by the guest's tables, or None. No side effects: accessed bits stay as they
+        are."""
         if vaddr >> 63:
             found = self._walk(self.root, vaddr)
             if found is not None:

@@ -1,7 +1,8 @@
-"""What stands around the CPU of a PC, as far as a kernel needs it to run: CPUID, MSRs, local APIC with its timer, I/O APIC,
-real-time clock, and port I/O. Devices proper are built on top of this.
+"""What stands around the CPU of a PC, as far as a kernel needs it to run: CPUID, MSRs, local APIC with its timer, I/O
+APIC, real-time clock, and port I/O. Devices proper are built on top of this.
 
-State that a snapshot must keep is plain data in ``PcState``. Intel SDM volume 3 chapter 11 (APIC) and 82093AA (I/O APIC).
+State that a snapshot must keep is plain data in ``PcState``. Intel SDM volume 3 chapter 11 (APIC) and 82093AA (I/O
+APIC).
 """
 
 from __future__ import annotations
@@ -175,11 +176,10 @@ class Pc:
             ticks = value * self._apic_divisor()
             self.machine.clock.deadline = self.machine.clock.now + ticks if value else None
             self.machine.stop()
-        elif offset == _APIC_ICR and value & 0x700 == 0:
+        elif offset == _APIC_ICR and value & 0x700 == 0 and value >> 18 & 3 != 3:
             # fixed delivery: on one CPU every destination (self, all, by id) is this CPU, except "all but self"
-            if value >> 18 & 3 != 3:
-                self.machine.interrupt(value & 0xFF)
-                self.machine.stop()
+            self.machine.interrupt(value & 0xFF)
+            self.machine.stop()
 
     def _apic_divisor(self) -> int:
         code = self.state.apic.get(_APIC_DIVIDE, 0)

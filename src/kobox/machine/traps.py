@@ -1,9 +1,10 @@
-"""Where guest code hands over to Python: an adopted function, or an instruction that Unicorn would answer from the host.
+"""Where guest code hands over to Python: an adopted function, or an instruction that Unicorn would answer from the
+host.
 
-Both end in ``hlt``. Which one it was is told by RIP, never by memory that the guest can write; a ``hlt`` anywhere else is
-the guest's own. An adopted function's entry jumps to a stub that stores the argument registers in the mailbox page; a
-watched function's five-byte entry pad calls a stub and then goes on. After a trap the guest always resumes behind the
-byte that follows ``hlt``, so that "stopped right after hlt" can only mean that the ``hlt`` was executed.
+Both end in ``hlt``. Which one it was is told by RIP, never by memory that the guest can write; a ``hlt`` anywhere
+else is the guest's own. An adopted function's entry jumps to a stub that stores the argument registers in the mailbox
+page; a watched function's five-byte entry pad calls a stub and then goes on. After a trap the guest always resumes
+behind the byte that follows ``hlt``, so that "stopped right after hlt" can only mean that the ``hlt`` was executed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ STUBS_SIZE = 1 << 20
 """The mailbox page and all stubs; the rest of the area is plain memory for whoever made it."""
 
 _STORES = bytes.fromhex("48893c25 48893425 48891425 48890c25 4c890425 4c890c25 48892425")
-"""``mov [disp32], reg`` without the displacement, for rdi rsi rdx rcx r8 r9 rsp: the C argument registers and the stack."""
+"""``mov [disp32], reg`` without the displacement, for rdi rsi rdx rcx r8 r9 rsp: the C argument registers and the
+stack."""
 
 MAILBOX = struct.Struct("<7Q")
 

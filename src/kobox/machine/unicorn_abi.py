@@ -1,7 +1,8 @@
 """The Unicorn library behind one thin class: map RAM, run, registers, hooks, translated code.
 
-Only this file knows that Unicorn exists. It talks to the C library directly where the binding is slow (a register read
-through the binding costs a microsecond and a half, here 0.3) or lacks a call (flushing the translation look-aside buffer).
+Only this file knows that Unicorn exists. It talks to the C library directly where the binding is slow (a register
+read through the binding costs a microsecond and a half, here 0.3) or lacks a call (flushing the translation
+look-aside buffer).
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ class Unicorn:
         def callback(_uc: int, vaddr: int, access: int, entry: object, _data: int) -> bool:
             try:
                 found = fill(vaddr, access)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # C code lies between; raised again in run()
                 self._remember(error)
                 return False
             if found is None:
@@ -133,7 +134,7 @@ class Unicorn:
         def callback(_uc: int, _data: int) -> int:
             try:
                 handler()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # C code lies between; raised again in run()
                 self._remember(error)
             return 1
 
@@ -145,7 +146,7 @@ class Unicorn:
         def callback_in(_uc: int, port: int, size: int, _data: int) -> int:
             try:
                 return read(port, size)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # C code lies between; raised again in run()
                 self._remember(error)
                 return 0
 
@@ -167,7 +168,7 @@ class Unicorn:
         def callback_read(_uc: int, offset: int, width: int, _data: int) -> int:
             try:
                 return read(offset, width)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # C code lies between; raised again in run()
                 self._remember(error)
                 return 0
 
@@ -264,10 +265,10 @@ class Unicorn:
     def _check_for_stops_only_between_blocks(self) -> bool:
         """Translate code without a look at the stop flag after every memory access.
 
-        Unicorn ends a stopped run after any load or store and then restarts the instruction, so that a read-modify-write
-        instruction is executed twice (a spinlock then waits for itself). Its own flag for ARM's IT blocks leaves these
-        checks out; stops are then seen between translated blocks only, where they are exact, and memory accesses cost
-        half. Where the flag lies is read from the one exported function that tests it.
+        Unicorn ends a stopped run after any load or store and then restarts the instruction, so that a
+        read-modify-write instruction is executed twice (a spinlock then waits for itself). Its own flag for ARM's IT
+        blocks leaves these checks out; stops are then seen between translated blocks only, where they are exact, and
+        memory accesses cost half. Where the flag lies is read from the one exported function that tests it.
         """
         function = getattr(self._lib, "check_exit_request_x86_64", None)
         if function is None:
@@ -286,7 +287,7 @@ class Unicorn:
         def callback(*args: int) -> None:
             try:
                 function(*args)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # C code lies between; raised again in run()
                 self._remember(error)
 
         return callback

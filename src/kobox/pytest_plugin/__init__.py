@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="R",
-        help="kernel image for the fixture 'kernel': a release, a root, a vmlinuz or 'bare'; may be given several times",
+        help="kernel image for the fixture 'kernel': a release, a root, a vmlinuz or 'bare'; may be repeated",
     )
     group.addoption("--kobox-append", default="", metavar="TEXT", help="kernel command line for the fixture 'kernel'")
     parser.addini("kobox_image", "default for --kobox-image, one a line", type="linelist", default=[])
@@ -102,9 +102,7 @@ def kobox_image(request: pytest.FixtureRequest) -> str | None:
 
 
 @pytest.fixture
-def kernel(
-    request: pytest.FixtureRequest, kobox_kernels: Kernels, kobox_image: str | None
-) -> Generator[Kernel, None, None]:
+def kernel(request: pytest.FixtureRequest, kobox_kernels: Kernels, kobox_image: str | None) -> Kernel:
     """A pristine booted kernel."""
     append, image = request.config.getoption("--kobox-append"), kobox_image
     marker = request.node.get_closest_marker("kobox")
@@ -114,7 +112,7 @@ def kernel(
     got = kobox_kernels.get(image, append)
     got.guest.tasks.virtual_limit_ns = int(float(request.config.getini("kobox_timeout")) * 1e9)
     request.node.stash[_KERNEL] = got
-    yield got
+    return got
 
 
 _KERNEL: pytest.StashKey[Kernel] = pytest.StashKey()
