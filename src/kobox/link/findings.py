@@ -19,7 +19,6 @@ class Level(IntEnum):
     ERR = 3
     WARNING = 4
     NOTICE = 5
-    INFO = 6
 
 
 class TaintBit(IntEnum):

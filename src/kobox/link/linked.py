@@ -20,7 +20,7 @@ from kobox.link.findings import Finding, Refusal
 from kobox.link.layout import Layout, Region, lay_out
 from kobox.link.orc import sort_orc
 from kobox.link.patch import Cpu, finalize
-from kobox.link.policy import Export, Exporter, Exports, Resolver, read_versions
+from kobox.link.policy import Export, Exporter, Exports, Resolver
 from kobox.link.relocate import Relocated, relocate
 from kobox.link.resolve import Symbols, simplify
 from kobox.link.rules import PAGE_SIZE, Rules, default_rules
@@ -311,17 +311,3 @@ def exports_from_symvers(lines: Iterable[str], start: int, owner: str | None = N
             space = namespace[0] if namespace else ""
             table[name] = Export(name, start, kind.startswith("EXPORT_SYMBOL_GPL"), space, int(crc, 16))
     return Exports(owner or "kernel", table)
-
-
-def versions_agree(view: LoadView, exporters: Collection[Exporter]) -> list[str]:
-    """Names whose CRC in the module differs from their exporter's, for reports."""
-    built = read_versions(view) or {}
-    differing = []
-    for name, crc in built.items():
-        for exporter in exporters:
-            export = exporter.export(name)
-            if export is not None:
-                if export.crc is not None and export.crc != crc:
-                    differing.append(name)
-                break
-    return differing

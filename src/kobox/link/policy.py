@@ -350,12 +350,3 @@ class Resolver:
         lenient = self.rules.allow_missing_namespace
         findings.append(LogLine(Level.WARNING if lenient else Level.ERR, line))
         return lenient
-
-
-def taint_mask(findings: Iterable[Finding], of_module: bool = False) -> int:
-    """The taint bits that findings set on the kernel, or with ``of_module`` on the module."""
-    mask = 0
-    for finding in findings:
-        if isinstance(finding, Taint) and (finding.of_module or not of_module):
-            mask |= 1 << finding.bit
-    return mask

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import resources
+from pathlib import Path
 
 PAGE_SIZE = 4096
 
@@ -76,5 +76,5 @@ class Rules:
 @cache
 def default_rules() -> Rules:
     """Rules for linking without a kernel at hand, from the data file beside this module."""
-    data = json.loads(resources.files(__package__).joinpath("sizes.json").read_text(encoding="utf-8"))
+    data = json.loads(Path(__file__).with_name("sizes.json").read_text(encoding="utf-8"))
     return Rules(name_offset=data["name_offset"], orc_terminator_mask=data["orc_terminator_mask"], sizes=data["sizes"])

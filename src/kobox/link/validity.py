@@ -8,7 +8,7 @@ read outside the file, a ``Refusal`` with ``crash`` set takes the place of its o
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -90,11 +90,6 @@ class LoadView:
     def text_at(self, offset: int) -> str:
         """The NUL-ended string at a file offset."""
         return text(_string(self.data, offset))
-
-    def without_versions(self) -> LoadView:
-        """This view as it is under MODULE_INIT_IGNORE_MODVERSIONS."""
-        index = self.index._replace(vers=0, vers_ext_crc=0, vers_ext_name=0)
-        return replace(self, index=index, flags=_kept_flags(self.sections, index))
 
 
 def load_view(data: memoryview | bytes, rules: Rules, ignore_modversions: bool = False) -> LoadView:

@@ -22,7 +22,6 @@ from kobox.link.policy import (
     license_is_gpl_compatible,
     read_versions,
     same_magic,
-    taint_mask,
     verify_exported_symbols,
 )
 from kobox.link.resolve import MISSING
@@ -61,6 +60,12 @@ def resolver(
     module: KoBuilder | None = None, *others: Exports, of_module: int = 0, rules: Rules = RULES, taints: int = 0
 ) -> Resolver:
     return Resolver(view_of(module or versioned()), [KERNEL, *others], rules, taints, of_module)
+
+
+def taint_mask(findings: tuple[Finding, ...], of_module: bool = False) -> int:
+    """The bits set on the kernel, or on the module."""
+    taints = [finding for finding in findings if isinstance(finding, Taint)]
+    return sum({1 << taint.bit for taint in taints if taint.of_module or not of_module})
 
 
 def texts(findings: tuple[Finding, ...]) -> list[tuple[int, str]]:
