@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ class BareData:
     """What takes an image's place: ``release``, ``vermagic``, ``config``, ``exports`` (name to CRC, GPL, namespace)."""
 
     def __init__(self) -> None:
-        self._folder = resources.files("kobox.kapi").joinpath("data")
+        self._folder = Path(__file__).parents[1] / "kapi" / "data"
         raw: dict[str, Any] = json.loads(self._folder.joinpath(f"{_NAME}.json").read_text(encoding="utf-8"))
         self.release: str = raw["release"]
         self.vermagic: str = raw["vermagic"]

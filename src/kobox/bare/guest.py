@@ -25,7 +25,6 @@ from kobox.machine.memory import PAGE_SIZE
 from kobox.machine.unicorn_abi import REG
 
 if TYPE_CHECKING:
-    from kobox.abi.declare import Declared
     from kobox.bare.modules import ModuleList
     from kobox.kernel.heapcheck_records import ModuleCode
 
@@ -198,7 +197,6 @@ class _Symbols:
         self._guest = guest
         self.made: dict[str, int] = {}
         self._names: dict[int, str] = {}
-        self._declared: dict[str, Declared] | None = None
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.get(name) is not None
@@ -222,16 +220,6 @@ class _Symbols:
             return RETURN_NAME, address - first, 2 * _STUB_SIZE
         return (self._names[start], address - start, _STUB_SIZE) if start in self._names else None
 
-    def functions(self) -> dict[str, Declared]:
-        """Every declared function by its names."""
-        if self._declared is None:
-            from kobox.bare.api import TABLES
-
-            self._declared = {
-                name: declared for table in TABLES for declared in table for name in (declared.name, *declared.also)
-            }
-        return self._declared
-
     def _make(self, name: str) -> int | None:
         guest = self._guest
         area = guest.machine.area
@@ -240,13 +228,14 @@ class _Symbols:
         if name.startswith("__x86_indirect_thunk_"):
             number = _REGISTERS.index(name.removeprefix("__x86_indirect_thunk_"))
             return area.code((b"\x41" if number > 7 else b"") + bytes((0xFF, 0xE0 | number & 7)))
-        from kobox.bare.variables import VARIABLES
-
         if name.startswith("param_ops_") or name == "param_array_ops":
             return guest.reserve(32)
+        from kobox.bare.api import find
+        from kobox.bare.variables import VARIABLES
+
         if name in VARIABLES:
             return VARIABLES[name](guest)
-        declared = self.functions().get(name)
+        declared = find(name)
         if declared is not None:
             return guest.calls.stub(name, declared)
         from kobox.bare.api.uaccess import SPECIAL

@@ -8,10 +8,10 @@ from kobox.bare.guest import BareGuest
 
 _POISON1, _POISON2 = 0xDEAD_0000_0000_0100, 0xDEAD_0000_0000_0122
 
-lists = ExportTable("linux/list.h")
+TABLE = ExportTable("linux/list.h")
 
 
-@lists.export(fidelity=Fidelity.MODEL)
+@TABLE.export(fidelity=Fidelity.MODEL)
 def __list_add_valid(k: BareGuest, new: void_p, prev: void_p, next: void_p) -> bool_:
     """Model: corruption is logged; there is no BUG."""
     if not prev or not next:
@@ -26,7 +26,7 @@ def __list_add_valid(k: BareGuest, new: void_p, prev: void_p, next: void_p) -> b
     return True
 
 
-@lists.export(fidelity=Fidelity.MODEL)
+@TABLE.export(fidelity=Fidelity.MODEL)
 def __list_del_entry_valid(k: BareGuest, entry: void_p) -> bool_:
     """Model: as ``__list_add_valid``."""
     after, before = k.read_uint(entry), k.read_uint(entry + 8)

@@ -9,27 +9,27 @@ from kobox.abi.c import bool_, char_p, int_, ulong, void_p
 from kobox.abi.declare import ExportTable, Fidelity
 from kobox.bare.guest import BareGuest
 
-locks = ExportTable("linux/mutex.h")
+TABLE = ExportTable("linux/mutex.h")
 _MODEL = Fidelity.MODEL
 
 
-@locks.export(fidelity=_MODEL)
+@TABLE.export(fidelity=_MODEL)
 def __mutex_init(k: BareGuest, lock: void_p, name: char_p, key: void_p) -> None:
     k.held.discard(lock)
 
 
-@locks.export(fidelity=_MODEL)
+@TABLE.export(fidelity=_MODEL)
 def mutex_lock(k: BareGuest, lock: void_p) -> None:
     k.hold(lock)
 
 
-@locks.export(fidelity=_MODEL, also=("mutex_lock_killable",))
+@TABLE.export(fidelity=_MODEL, also=("mutex_lock_killable",))
 def mutex_lock_interruptible(k: BareGuest, lock: void_p) -> int_:
     k.hold(lock)
     return 0
 
 
-@locks.export(fidelity=_MODEL)
+@TABLE.export(fidelity=_MODEL)
 def mutex_trylock(k: BareGuest, lock: void_p) -> int_:
     if lock in k.held:
         return 0
@@ -37,28 +37,28 @@ def mutex_trylock(k: BareGuest, lock: void_p) -> int_:
     return 1
 
 
-@locks.export(fidelity=_MODEL)
+@TABLE.export(fidelity=_MODEL)
 def mutex_unlock(k: BareGuest, lock: void_p) -> None:
     k.held.discard(lock)
 
 
-@locks.export(fidelity=_MODEL)
+@TABLE.export(fidelity=_MODEL)
 def mutex_is_locked(k: BareGuest, lock: void_p) -> bool_:
     return lock in k.held
 
 
-@locks.export(fidelity=_MODEL, also=("_raw_spin_lock_bh", "_raw_spin_lock_irq"))
+@TABLE.export(fidelity=_MODEL, also=("_raw_spin_lock_bh", "_raw_spin_lock_irq"))
 def _raw_spin_lock(k: BareGuest, lock: void_p) -> None:
     k.hold(lock)
 
 
-@locks.export(fidelity=_MODEL)
+@TABLE.export(fidelity=_MODEL)
 def _raw_spin_lock_irqsave(k: BareGuest, lock: void_p) -> ulong:
     k.hold(lock)
     return 0x202
 
 
-@locks.export(fidelity=_MODEL)
+@TABLE.export(fidelity=_MODEL)
 def _raw_spin_trylock(k: BareGuest, lock: void_p) -> int_:
     if lock in k.held:
         return 0
@@ -66,26 +66,26 @@ def _raw_spin_trylock(k: BareGuest, lock: void_p) -> int_:
     return 1
 
 
-@locks.export(fidelity=_MODEL, also=("_raw_spin_unlock_bh", "_raw_spin_unlock_irq"))
+@TABLE.export(fidelity=_MODEL, also=("_raw_spin_unlock_bh", "_raw_spin_unlock_irq"))
 def _raw_spin_unlock(k: BareGuest, lock: void_p) -> None:
     k.held.discard(lock)
 
 
-@locks.export(fidelity=_MODEL)
+@TABLE.export(fidelity=_MODEL)
 def _raw_spin_unlock_irqrestore(k: BareGuest, lock: void_p, flags: ulong) -> None:
     k.held.discard(lock)
 
 
-@locks.export(fidelity=_MODEL)
+@TABLE.export(fidelity=_MODEL)
 def __rcu_read_lock(k: BareGuest) -> None:
     """Nobody else runs: every grace period is over."""
 
 
-@locks.export(fidelity=_MODEL)
+@TABLE.export(fidelity=_MODEL)
 def __rcu_read_unlock(k: BareGuest) -> None:
     """As above."""
 
 
-@locks.export(fidelity=_MODEL, also=("rcu_barrier",))
+@TABLE.export(fidelity=_MODEL, also=("rcu_barrier",))
 def synchronize_rcu(k: BareGuest) -> None:
     """As above."""

@@ -6,27 +6,27 @@ from kobox.abi.c import int_, long_, void_p
 from kobox.abi.declare import ExportTable, Fidelity
 from kobox.bare.guest import BareGuest
 
-miscdevice = ExportTable("linux/miscdevice.h")
+TABLE = ExportTable("linux/miscdevice.h")
 
 
-@miscdevice.export(gpl=False, fidelity=Fidelity.MODEL)
+@TABLE.export(gpl=False, fidelity=Fidelity.MODEL)
 def misc_register(k: BareGuest, device: void_p) -> int_:
     """Model: /dev has the device at once; there is no class in sysfs."""
     k.devices.register(device)
     return 0
 
 
-@miscdevice.export(fidelity=Fidelity.MODEL)
+@TABLE.export(fidelity=Fidelity.MODEL)
 def misc_deregister(k: BareGuest, device: void_p) -> None:
     k.devices.unregister(device)
 
 
-@miscdevice.export()
+@TABLE.export()
 def noop_llseek(k: BareGuest, file: void_p, offset: long_, whence: int_) -> long_:
     return k.view("file", file)["f_pos"]
 
 
-@miscdevice.export()
+@TABLE.export()
 def nonseekable_open(k: BareGuest, inode: void_p, file: void_p) -> int_:
     """Clears what seeking, pread and pwrite need."""
     view = k.view("file", file)

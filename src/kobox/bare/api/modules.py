@@ -6,24 +6,24 @@ from kobox.abi.c import bool_, int_, void_p
 from kobox.abi.declare import ExportTable
 from kobox.bare.guest import BareGuest
 
-modules = ExportTable("linux/module.h")
+TABLE = ExportTable("linux/module.h")
 
 
-@modules.export()
+@TABLE.export()
 def try_module_get(k: BareGuest, module: void_p) -> bool_:
     return k.modules.get(module)
 
 
-@modules.export()
+@TABLE.export()
 def __module_get(k: BareGuest, module: void_p) -> None:
     k.modules.get(module)
 
 
-@modules.export()
+@TABLE.export()
 def module_put(k: BareGuest, module: void_p) -> None:
     k.modules.put(module)
 
 
-@modules.export()
+@TABLE.export()
 def module_refcount(k: BareGuest, module: void_p) -> int_:
     return k.modules.references(module)

@@ -7,10 +7,10 @@ from kobox.abi.declare import ExportTable, Fidelity
 from kobox.bare.guest import BareGuest
 from kobox.bare.printf import render
 
-printk = ExportTable("linux/printk.h")
+TABLE = ExportTable("linux/printk.h")
 
 
-@printk.export(fidelity=Fidelity.MODEL)
+@TABLE.export(fidelity=Fidelity.MODEL)
 def _printk(k: BareGuest, fmt: char_p) -> int_:
     """Model: of the kernel's own ``%p`` extensions only symbols and strings of bytes are known."""
     text = render(k, k.read_cstr(fmt), k.variadic(1))
@@ -18,13 +18,13 @@ def _printk(k: BareGuest, fmt: char_p) -> int_:
     return len(text)
 
 
-@printk.export(fidelity=Fidelity.MODEL)
+@TABLE.export(fidelity=Fidelity.MODEL)
 def dump_stack(k: BareGuest) -> None:
     """Model: one line, without the trace."""
     k.log.write(4, f"dump_stack() of {k.symbol_text(k.caller())}")
 
 
-@printk.export()
+@TABLE.export()
 def __printk_ratelimit(k: BareGuest, function: char_p) -> int_:
     """Nothing is ever too much."""
     return 1

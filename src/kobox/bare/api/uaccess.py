@@ -14,10 +14,10 @@ _USER_END = (1 << 47) - 4096
 _PAGE = 4096
 _EFAULT = -14
 
-uaccess = ExportTable("linux/uaccess.h")
+TABLE = ExportTable("linux/uaccess.h")
 
 
-@uaccess.export()
+@TABLE.export()
 def _copy_from_user(k: BareGuest, to: void_p, source: void_p, size: ulong) -> ulong:
     """Returns how many bytes were not copied; those are zeroed."""
     data = _readable(k, source, size)
@@ -25,7 +25,7 @@ def _copy_from_user(k: BareGuest, to: void_p, source: void_p, size: ulong) -> ul
     return size - len(data)
 
 
-@uaccess.export()
+@TABLE.export()
 def _copy_to_user(k: BareGuest, to: void_p, source: void_p, size: ulong) -> ulong:
     """Returns how many bytes were not copied."""
     room = len(_readable(k, to, size))
@@ -33,13 +33,13 @@ def _copy_to_user(k: BareGuest, to: void_p, source: void_p, size: ulong) -> ulon
     return size - room
 
 
-@uaccess.export(fidelity=Fidelity.MODEL)
+@TABLE.export(fidelity=Fidelity.MODEL)
 def __check_object_size(k: BareGuest, address: void_p, size: ulong, to_user: bool_) -> None:
     """Model: only memory of the heap is checked, and an overrun is a report, not the end of the task."""
     k.heap.check_range(address, size)
 
 
-@uaccess.export(fidelity=Fidelity.MODEL)
+@TABLE.export(fidelity=Fidelity.MODEL)
 def __copy_overflow(k: BareGuest, size: int_, count: ulong) -> None:
     """Model: the line of the warning, without its trace."""
     k.log.write(4, f"Buffer overflow detected ({size} < {count})!")

@@ -14,16 +14,16 @@ _Bool = Annotated[Generator[tuple[int, ...], int, bool], CType("bool", 1)]
 _Void = Annotated[Generator[tuple[int, ...], int, None], CType("void", 0)]
 _MODEL = Fidelity.MODEL
 
-workqueue = ExportTable("linux/workqueue.h")
+TABLE = ExportTable("linux/workqueue.h")
 
 
-@workqueue.export(fidelity=_MODEL)
+@TABLE.export(fidelity=_MODEL)
 def queue_work_on(k: BareGuest, cpu: int_, queue: void_p, work: void_p) -> bool_:
     """Model: all queues are one, in the order of queueing."""
     return k.clock.queue_work(work)
 
 
-@workqueue.export(fidelity=_MODEL)
+@TABLE.export(fidelity=_MODEL)
 def flush_work(k: BareGuest, work: void_p) -> _Bool:
     """Model: what was queued before runs, too, and what was queued after, as a worker would get to it."""
     waited = k.clock.is_queued(work)
@@ -32,7 +32,7 @@ def flush_work(k: BareGuest, work: void_p) -> _Bool:
     return waited
 
 
-@workqueue.export(fidelity=_MODEL, also=("cancel_work",))
+@TABLE.export(fidelity=_MODEL, also=("cancel_work",))
 def cancel_work_sync(k: BareGuest, work: void_p) -> bool_:
     """No work can be running: it runs to completion."""
     return k.clock.cancel_work(work)
