@@ -16,8 +16,15 @@ BARE = ("hello", "list", "slab", "exporter", "user", "timer", "work", "misc", "w
 """The examples that need no image."""
 
 
+KNOWN = {
+    "livepatch": "the loader does not yet keep the copy of a livepatch module's ELF that enabling the patch asks for"
+}
+"""Cases in which kobox differs. Strict: whoever mends one has to take it out."""
+
+
 def named(cases: list[dict[str, Any]]) -> list[Any]:
-    return [pytest.param(case, id=case["id"]) for case in cases]
+    marks = {name: [pytest.mark.xfail(reason=reason, strict=True)] for name, reason in KNOWN.items()}
+    return [pytest.param(case, id=case["id"], marks=marks.get(case["id"], [])) for case in cases]
 
 
 def is_for_bare(case: dict[str, Any]) -> bool:
