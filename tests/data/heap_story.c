@@ -154,6 +154,27 @@ static int rcu_twice(void)
 	return 0;
 }
 
+static void *timed;
+
+static void give_up(struct timer_list *timer)
+{
+	void *more = kmalloc(40, GFP_ATOMIC);
+
+	kfree(timed);
+	kfree(more);
+	hide(timed, 7, 1);
+}
+
+static DEFINE_TIMER(story_timer, give_up);
+
+static int timer(void)
+{
+	timed = kmalloc(20, GFP_KERNEL);
+	mod_timer(&story_timer, jiffies + 2);
+	msleep(100);
+	return 0;
+}
+
 static int many(void)
 {
 	void *blocks[64];
@@ -200,7 +221,7 @@ static const struct {
 	{ "clean", clean }, { "cache_overrun", cache_overrun }, { "cache_use_after_free", cache_use_after_free },
 	{ "typesafe", typesafe }, { "stale_after_krealloc", stale_after_krealloc },
 	{ "rcu", rcu }, { "rcu_twice", rcu_twice },
-	{ "many", many }, { "vmalloc_leak", vmalloc_leak }, { "vmalloc_overrun", vmalloc_overrun }, { "failing", failing },
+	{ "timer", timer }, { "many", many }, { "vmalloc_leak", vmalloc_leak }, { "vmalloc_overrun", vmalloc_overrun }, { "failing", failing },
 };
 
 static int __init heap_story_init(void)

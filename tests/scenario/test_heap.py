@@ -230,6 +230,12 @@ def test_the_old_place_of_a_reallocated_object_is_freed_memory(kernel: Kernel, b
     assert (report["kind"], report["size"], report["offset"]) == ("write-after-free", 24, 3)
 
 
+def test_memory_that_a_timer_frees_is_checked_too(kernel: Kernel, built: Path) -> None:
+    (report,) = told(kernel, built, "timer")
+    assert (report["kind"], report["size"], report["offset"]) == ("write-after-free", 20, 7)
+    assert report["freed"][0]["symbol"].startswith("give_up+")
+
+
 def test_an_overrun_of_vmalloc_memory_is_found_inside_its_last_page(kernel: Kernel, built: Path) -> None:
     (report,) = told(kernel, built, "vmalloc_overrun")
     assert (report["kind"], report["offset"]) == ("overrun", 5000)
