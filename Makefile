@@ -26,8 +26,11 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m tools.bench $(BENCH_ARGS)
 
-fuzz: $(STAMP)
-	$(BIN)/python -m tools.fuzz $(FUZZ_ARGS)
+# Mutated modules through kobox's loader and the image's own; random modprobe.d trees through kobox and kmod.
+FUZZ_COUNT ?= 2000
+fuzz: $(STAMP) packages
+	$(BIN)/python -m tools.fuzz_loader --count $(FUZZ_COUNT) $(wildcard examples/prebuilt/*.ko) $(FUZZ_ARGS)
+	$(BIN)/python -m tools.fuzz_modprobe --cases $$(( $(FUZZ_COUNT) / 4 ))
 
 # As root, install what the tests use; otherwise name what is missing and go on: such tests skip, under CI=true they fail.
 packages:
