@@ -1,0 +1,44 @@
+"""The JSON answers of depmod and modinfo are what the published schema says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from builders import KoBuilder
+from kobox.cli import main
+from schemas import problems
+
+SCHEMA = "depmod.schema.json"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KOBOX_CACHE_DIR", str(tmp_path / "cache"))
+    tree = tmp_path / "lib/modules/6.1.0"
+    tree.mkdir(parents=True)
+    (tree / "modules.builtin").write_text("kernel/bi.ko\n")
+    (tree / "modules.builtin.modinfo").write_bytes(b"bi.license=GPL\0")
+    builder = KoBuilder("foo").text().param("p", description="x").modinfo(("alias", "a"), ("alias", "b"), license="GPL")
+    builder.signature(b"value", id_type=1, sig_len=5).write(tree / "foo.ko")
+    assert main(["depmod", "-b", str(tmp_path), "6.1.0"]) == 0
+    return tmp_path
+
+
+def test_depmods_record_is_as_published(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["depmod", "--json", "--root", str(root), "6.1.0"]) == 0
+    assert problems(json.loads(capsys.readouterr().out), SCHEMA, "depmod") == []
+
+
+def test_modinfos_records_are_as_published(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["modinfo", "--json", "-b", str(root), "-k", "6.1.0", "foo", "bi"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert [problems(record, SCHEMA, "module") for record in records] == [[], []]
+    assert main(["modinfo", "--json", "-F", "alias", "-b", str(root), "-k", "6.1.0", "foo"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert problems(record, SCHEMA, "one_field") == []
+    assert record["alias"] == ["a", "b"]
