@@ -425,7 +425,7 @@ class BoxKernel:
         files = self.kernel.files
         try:
             mode = files.status(path).mode
-        except Errno:
+        except (Errno, GuestError):
             return
         kind, permissions = mode & 0o170000, mode & 0o7777
         if kind == 0o120000:

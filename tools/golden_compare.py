@@ -14,7 +14,8 @@ from tools.golden_kernel import Answer, Entry, Record, errno_name
 
 NORMALISERS = """\
 addresses       kernel addresses (0xffff..., ffff...) and the kernel's offset read 0xADDR, ADDR;
-                so does the value of a relocation that is refused
+                so do the value of a relocation that is refused, and the low half of a module's address as a
+                number (-10xxxxxxxx)
 process ids     in "PID: N" and "note: NAME[N] exited"
 load order      the SEQNUM of uevents
 oops dumps      of registers, code bytes, page tables, stack and call trace only the headings are compared, of
@@ -26,6 +27,7 @@ _ADDRESS = re.compile(r"0x[89a-f][0-9a-f]{15}\b")
 _BARE_ADDRESS = re.compile(r"(?<![0-9a-fx])[89a-f][0-9a-f]{15}(?![0-9a-f])")
 _OFFSET = re.compile(r"(?<=^Kernel Offset: ).*")
 _VALUE = re.compile(r"^(module: .* val )[0-9a-f]+$")
+_LOW_HALF = re.compile(r"(?<![\d.])-10\d{8}\b")
 _PID = re.compile(r"(\bPID: |^note: [^\[]*\[)\d+")
 _REGISTERS = re.compile(r"^(RSP|RAX|RDX|RBP|R10|R13|FS|CS|CR2|DR0|DR3|PKRU|Code|PGD|Hardware name|RIP: 0033)\b")
 _STACK_ENTRY = re.compile(
@@ -36,8 +38,14 @@ _TRACE = "Call Trace:"
 
 def normal_text(text: str) -> str:
     text = _OFFSET.sub("ADDR", _PID.sub(r"\1N", text))
+    text = _LOW_HALF.sub(_low_half, text)
     text = _VALUE.sub(r"\1ADDR", text)
     return _BARE_ADDRESS.sub("ADDR", _ADDRESS.sub("0xADDR", text))
+
+
+def _low_half(found: re.Match[str]) -> str:
+    """The low 32 bits of an address where modules lie, printed as a number."""
+    return "ADDR" if 0xC000_0000 <= int(found[0]) & 0xFFFF_FFFF < 0xC400_0000 else found[0]
 
 
 def normal_log(records: Iterable[Record]) -> list[tuple[int | None, str]]:
