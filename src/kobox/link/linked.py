@@ -255,42 +255,62 @@ def link_tree(
     ``modules`` maps module names (with underscores) to what gives their bytes, without signature. ``each`` sees every
     result.
     """
-    rules = rules or default_rules()
-    report = TreeReport()
-    exporters: dict[str, Exporter] = {}
-    seen: set[str] = set()
-    base = MODULE_AREA
-    for start in modules:
+    tree = _Tree(modules, kernel, rules or default_rules(), cpu)
+    for name in modules:
+        for module in tree.link(name):
+            if each is not None:
+                each(module)
+    return tree.report
+
+
+class _Tree:
+    """A tree being linked: who was tried, and what those that linked export."""
+
+    def __init__(
+        self, modules: Mapping[str, Callable[[], memoryview | bytes]], kernel: Exporter, rules: Rules, cpu: Cpu | None
+    ) -> None:
+        self.modules, self.kernel, self.rules, self.cpu = modules, kernel, rules, cpu
+        self.report = TreeReport()
+        self.exporters: dict[str, Exporter] = {}
+        self.seen: set[str] = set()
+        self.base = MODULE_AREA
+
+    def link(self, start: str) -> Iterator[LinkedModule]:
+        """Link a module after those it needs; what was tried already is left out, so a cycle ends."""
         waiting: list[tuple[str, LoadView | None]] = [(start, None)]
         while waiting:
             name, view = waiting.pop()
-            if view is None and (name in seen or name not in modules):
+            if view is None and name in self.seen:
                 continue
-            if view is None:
-                seen.add(name)
-                report.modules += 1
             try:
-                clock = perf_counter()
-                view = view or load_view(modules[name](), rules)
-                report.seconds["check"] = report.seconds.get("check", 0.0) + perf_counter() - clock
-                needed = depends(view)
-                missing = [(other, None) for other in needed if other in modules and other not in seen]
+                view = view or self._check(name)
+                needed = [other for other in depends(view) if other in self.modules]
+                missing = [(other, None) for other in needed if other not in self.seen]
                 if missing:
                     waiting += [(name, view), *missing]
                     continue
-                near = [exporters[other] for other in reversed(needed) if other in exporters]
-                module = link_view(view, [kernel, *near], rules=rules, base=base, cpu=cpu)
+                near = [self.exporters[other] for other in reversed(needed) if other in self.exporters]
+                module = link_view(view, [self.kernel, *near], rules=self.rules, base=self.base, cpu=self.cpu)
             except Refusal as refusal:
-                report.failures[name] = refusal
+                self.report.failures[name] = refusal
                 continue
-            exporters[name] = module.exports
-            report.add(module)
-            if each is not None:
-                each(module)
-            base += sum(map(_pages, module.layout.regions.values()))
-            if base >= MODULE_AREA + AREA_SIZE:
-                base = MODULE_AREA
-    return report
+            self._note(name, module)
+            yield module
+
+    def _check(self, name: str) -> LoadView:
+        self.seen.add(name)
+        self.report.modules += 1
+        start = perf_counter()
+        view = load_view(self.modules[name](), self.rules)
+        self.report.seconds["check"] = self.report.seconds.get("check", 0.0) + perf_counter() - start
+        return view
+
+    def _note(self, name: str, module: LinkedModule) -> None:
+        self.exporters[name] = module.exports
+        self.report.add(module)
+        self.base += sum(map(_pages, module.layout.regions.values()))
+        if self.base >= MODULE_AREA + AREA_SIZE:
+            self.base = MODULE_AREA
 
 
 def depends(view: LoadView) -> list[str]:
