@@ -175,6 +175,10 @@ class Kernel(KernelFace):
         """Let virtual time pass; timers and work of the guest run."""
         self.guest.tasks.sleep(int(seconds * 1e9))
 
+    def set_timeout(self, seconds: float) -> None:
+        """How much virtual time one call into the kernel may take."""
+        self.guest.tasks.virtual_limit_ns = int(seconds * 1e9)
+
     @property
     def cpu_name(self) -> str:
         """The CPU model that the kernel sees."""

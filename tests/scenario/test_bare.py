@@ -431,3 +431,17 @@ def test_a_crash_is_part_of_the_report() -> None:
 
 def test_errors_are_koboxs_own() -> None:
     assert issubclass(TaskDied, KoboxError)
+
+
+def test_a_sleep_beyond_the_time_limit_is_ended(kernel: BareKernel) -> None:
+    kernel.set_timeout(1)
+    with pytest.raises(TaskDied, match="virtual time"):
+        kernel.insmod(example("hostile/sleep_init"), ms=5000)
+    kernel.insmod(example("hello"))
+
+
+def test_a_sleeping_init_sees_time_pass(kernel: BareKernel) -> None:
+    before = kernel.now
+    kernel.insmod(example("hostile/sleep_init"))
+    assert kernel.now - before >= 1
+    assert said(kernel)[-1] == "sleep_init: slept long enough: 1"

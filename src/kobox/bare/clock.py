@@ -9,6 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from kobox.bare.calls import Steps
+from kobox.kernel.tasks import JobTimeout
 
 if TYPE_CHECKING:
     from kobox.bare.guest import BareGuest
@@ -31,6 +32,14 @@ class BareClock:
         self.timers: dict[int, int] = {}
         self.work: deque[int] = deque()
         self.in_timer = False
+        self.limit_ns = 120_000_000_000
+        """Virtual time that one call from Python may take."""
+        self._started = 0
+
+    def start_call(self) -> None:
+        """Python is about to call guest code."""
+        self._started = self._guest.machine.clock.now
+        self.show()
 
     @property
     def jiffies(self) -> int:
@@ -111,6 +120,8 @@ class BareClock:
         """Let time pass: timers fire at their jiffy, work runs between them."""
         clock = self._guest.machine.clock
         end = clock.now + nanoseconds
+        if self._guest.calls.busy and end > self._started + self.limit_ns:
+            raise JobTimeout(f"a sleep of {nanoseconds / 1e9:g} seconds leaves no result within the virtual time")
         yield from self.run_work()
         while self.timers:
             timer = min(self.timers, key=self.timers.__getitem__)

@@ -100,7 +100,7 @@ class BareFiles:
         return opened
 
     def _drive(self, steps: Any) -> Any:
-        self._guest.clock.show()
+        self._guest.clock.start_call()
         value = self._guest.calls.drive(steps)
         self._guest.settle()
         return value

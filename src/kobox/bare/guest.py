@@ -178,7 +178,7 @@ class BareGuest(Guest):
 
     def call(self, function: str | int, *arguments: int) -> int:
         address = self.symbol(function) if isinstance(function, str) else function
-        self.clock.show()
+        self.clock.start_call()
         try:
             return self.calls.run(address, *arguments)
         except GuestError:

@@ -84,6 +84,10 @@ class BareKernel(KernelFace):
             raise KernelDead(f"the kernel has stopped: {self.guest.dead}", hint="reset() it, or boot anew")
         self._started = time.monotonic()
 
+    def set_timeout(self, seconds: float) -> None:
+        """How much virtual time one call into the kernel may take."""
+        self.guest.clock.limit_ns = int(seconds * 1e9)
+
     @property
     def cpu_name(self) -> str:
         return "qemu64"

@@ -110,7 +110,7 @@ def kernel(request: pytest.FixtureRequest, kobox_kernels: Kernels, kobox_image: 
         append = marker.kwargs.get("append", append)
         image = marker.kwargs.get("image", image)
     got = kobox_kernels.get(image, append)
-    got.guest.tasks.virtual_limit_ns = int(float(request.config.getini("kobox_timeout")) * 1e9)
+    got.set_timeout(float(request.config.getini("kobox_timeout")))
     request.node.stash[_KERNEL] = got
     return got
 
