@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from kobox.image import Image
     from kobox.kernel.files import Files
     from kobox.kernel.guest import Guest
-    from kobox.kernel.heapcheck_records import HeapState
+    from kobox.kernel.heapcheck import HeapCheck
+    from kobox.kernel.heapcheck_gate import HeapMark
     from kobox.kernel.subsystem import Operation
     from kobox.kernel.syscalls import Syscalls
 
@@ -107,9 +108,8 @@ class Kernel(KernelFace):
     """A kernel at rest. It runs only inside the calls below; virtual time passes only then."""
 
     def __init__(self, image: Image, booted: Booted, loader: str, comm: str, check_memory: bool = True) -> None:
-        from kobox.kapi.slab import HEAP_TABLES
         from kobox.kernel.files import Files
-        from kobox.kernel.heapcheck import HeapCheck
+        from kobox.kernel.heapcheck_gate import HeapGate
         from kobox.kernel.second_opinion import KernelLoader
         from kobox.kernel.subsystem import Subsystem
         from kobox.kernel.syscalls import Syscalls
@@ -123,10 +123,9 @@ class Kernel(KernelFace):
         self.loader = loader
         self.modules_room = Subsystem(self.guest)
         self.modules_room.loader.comm = comm
-        self.heap = HeapCheck(self.guest, HEAP_TABLES)
-        self.heap.enabled = check_memory
-        self.modules_room.loader.heap = self.heap
-        self._heap_start: HeapState | None = None
+        self._heap = HeapGate(self._make_heap, check_memory)
+        self.modules_room.loader.heap = self._heap
+        self._heap_start: HeapMark | None = None
         self.second_opinion = KernelLoader(self.syscalls)
         self.last_load: Operation | None = None
         self._pristine: Pristine | None = None
@@ -145,7 +144,7 @@ class Kernel(KernelFace):
         self.guest.machine.memory.freeze()
         self._pristine = Pristine.capture(self.booted)
         self._log_start = self.booted.log.mark()
-        self._heap_start = self.heap.capture()
+        self._heap_start = self._heap.capture()
 
     def reset(self) -> None:
         """Back to the state after boot, or to the last ``checkpoint``."""
@@ -153,7 +152,7 @@ class Kernel(KernelFace):
             raise UsageError("no state to go back to", hint="call mark_pristine() after boot()")
         self._pristine.reset()
         self.modules_room.forget()
-        self.heap.restore(self._heap_start)
+        self._heap.restore(self._heap_start)
 
     def mark_pristine(self) -> None:
         """Remember the state after boot for ``reset``. Cheap; must be called before anything else is done."""
@@ -198,16 +197,35 @@ class Kernel(KernelFace):
 
     def leaks(self) -> tuple[dict[str, Any], ...]:
         """Allocations of unloaded modules that nobody has freed to this moment, with the traces that made them."""
+        heap = self._heap.check
+        if heap is None or not heap.state.objects:
+            return ()
         from kobox.debug.heap_trace import HeapReporter
 
-        return HeapReporter(self.guest).leaks(self.heap) if self.heap.state.objects else ()
+        return HeapReporter(self.guest).leaks(heap)
 
     def memory_reports(self) -> tuple[dict[str, Any], ...]:
         """What modules did to memory: overruns, writes after free, double and invalid frees, leaks found at unload."""
+        heap = self._heap.check
+        if heap is None:
+            return ()
+        heap.check_now()
+        if not heap.state.faults:
+            return ()
         from kobox.debug.heap_trace import HeapReporter
 
-        self.heap.check_now()
-        return HeapReporter(self.guest).faults(self.heap) if self.heap.state.faults else ()
+        return HeapReporter(self.guest).faults(heap)
+
+    @property
+    def heap(self) -> HeapCheck:
+        """The memory checker, with what it tracks now."""
+        return self._heap.opened()
+
+    def _make_heap(self) -> HeapCheck:
+        from kobox.kapi.slab import HEAP_TABLES
+        from kobox.kernel.heapcheck import HeapCheck
+
+        return HeapCheck(self.guest, HEAP_TABLES)
 
     def explain_last_load(self) -> str:
         """Why the last load was refused, in the loader's words; empty where it was not."""

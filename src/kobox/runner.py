@@ -174,7 +174,7 @@ def _life(run: _Run, finder: Finder, parameters: str) -> RunReport:
         errno_name=_errno_name(result), reason=reason, dependencies=tuple(run.loaded), parameters=values, log=log,
         tainted=kernel.tainted, steps=steps, stubs=kernel.stubs_hit(), leaks=leaks, oops=oops, unloaded=unloaded,
         permanent=permanent, seconds=time.monotonic() - run.start, oops_text=text, memory=memory,
-        unwatched=tuple(kernel.heap.unwatched),
+        unwatched=tuple(kernel.heap.unwatched) if leaks else (),
     )  # fmt: skip
 
 

@@ -92,7 +92,6 @@ class HeapCheck:
 
     def __init__(self, guest: Guest, tables: Iterable[ExportTable]) -> None:
         self.guest = guest
-        self.enabled = True
         self.state = HeapState()
         self._wrapped: dict[str, Declared] = {
             name: declared for table in tables for declared in table for name in (declared.name, *declared.also)
@@ -125,7 +124,7 @@ class HeapCheck:
         is handed to the kernel are known for its.
         """
         declared = self._wrapped.get(name)
-        if declared is None or not self.enabled or not self.guest.has(name):
+        if declared is None or not self.guest.has(name):
             return None
         self._store()
         known = self.state.stubs.get((name, module))

@@ -23,7 +23,7 @@ from kobox.kernel.cpu_probe import probe_cpu
 from kobox.kernel.env import Env, Result, Steps
 from kobox.kernel.exporters import ExporterList, KernelExports, ModuleExports
 from kobox.kernel.guest import Guest, View, errno_of, signed64
-from kobox.kernel.heapcheck import HeapCheck
+from kobox.kernel.heapcheck_gate import HeapGate, Linked
 from kobox.kernel.modules import module_views, state_of
 from kobox.link import Finding, Layout, LoadView, LogLine, Refusal, Rules, Taint
 from kobox.link.resolve import Resolution
@@ -105,7 +105,7 @@ class Loader:
         self.env = Env(guest)
         self.exporters = exporters or ExporterList(guest)
         self.rules = rules_of(guest)
-        self.heap: HeapCheck | None = None
+        self.heap: HeapGate | None = None
         """Sees what modules allocate and free; None: they get the kernel's own functions."""
         self.comm = "insmod"
         self._cpu: link.Cpu | None = None
@@ -390,7 +390,7 @@ class Loader:
         if self.heap is not None:
             heap, name = self.heap, load.name
             load.undo.append(lambda: heap.module_gone(name))
-            heap.module_linked(name, view, load.layout, load.bases, load.addresses, load.memory)
+            heap.module_linked(Linked(name, view, load.layout, load.bases, load.addresses, load.memory))
 
     def _through_checker(self, module: str, resolver: link.Resolver) -> Callable[[str], Resolution]:
         """Functions of the kernel's allocator family are bound to the memory checker's stubs."""

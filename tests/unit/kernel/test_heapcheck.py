@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kobox.errors import NotModelled
+from kobox.kapi.slab import HEAP_TABLES
 from kobox.kernel.heapcheck import ENLARGED_MAX, REDZONE_MIN, bucket, room, slack_of
+from kobox.kernel.heapcheck_gate import FAMILY
 from kobox.kernel.heapcheck_guard import displaced
 
 ENTRY, PLACE = 0xFFFF_FFFF_8100_1000, 0xFFFF_FFFF_8012_0000
@@ -55,6 +57,13 @@ def test_a_power_of_two_stays_aligned_to_itself(power: int) -> None:
 @given(st.integers(ENLARGED_MAX + 1, 1 << 64))
 def test_what_is_large_is_asked_for_as_it_is(size: int) -> None:
     assert room(size) == size
+
+
+def test_the_gate_lets_every_function_of_the_checker_through() -> None:
+    names = [name for table in HEAP_TABLES for one in table for name in (one.name, *one.also)]
+    assert [name for name in names if FAMILY.search(name) is None] == []
+    assert FAMILY.search("_printk") is None
+    assert FAMILY.search("alloc_workqueue") is None
 
 
 def test_nothing_stays_nothing() -> None:
