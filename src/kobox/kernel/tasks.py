@@ -23,6 +23,8 @@ _SIGCHLD = 17
 _CLONE_FS_FILES = 0x200 | 0x400
 _ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 _FAST_SLICE_NS = 1_000_000_000
+_PATIENCE = 8
+"""How much longer than ``real_limit`` code may run that calls the kernel now and then."""
 _USER_SPACE = (1 << 47) - 4096
 """End of user addresses with four-level paging."""
 _STACK_LIMIT, _STACK_LIMIT_AT = 8 << 20, 512
@@ -88,7 +90,8 @@ class Tasks:
         """Jobs in flight by worker task."""
         self.virtual_limit_ns = 250 * 1_000_000_000
         self.real_limit = 10.0
-        """Seconds of real time after which a job that never pauses is killed."""
+        """Seconds of processor time after which a job is killed that never left a module's own code; one that calls the
+        kernel all the time may well be at work, and gets several times as much."""
         self.dead = ""
         """Why the kernel has stopped for good; empty while it lives."""
         self.comm = "kobox"
@@ -105,6 +108,7 @@ class Tasks:
         self._server_entry = area.code(_server_code(area.next_code, self._serve, self._made))
         self._over: Callable[[], bool] = _never
         self._started = 0.0
+        self._left_module = False
         self.killed: list[Killed] = []
         """Jobs that had to be stopped because they never paused."""
         layouts = guest.layouts
@@ -165,12 +169,12 @@ class Tasks:
     def finish(self, job: Job, virtual_ns: int | None = None) -> None:
         """Run the guest until the job has returned or its task is dead; ``JobTimeout`` after so much virtual time."""
         machine = self.guest.machine
-        limit = machine.clock.now + (self.virtual_limit_ns if virtual_ns is None else virtual_ns)
+        limit = machine.clock.now - machine.sliced_ns + (self.virtual_limit_ns if virtual_ns is None else virtual_ns)
 
         def over() -> bool:
             if job.done:
                 return self.ready or machine.idle
-            if machine.clock.now > limit and not self._check_dead(job):
+            if machine.clock.now - machine.sliced_ns > limit and not self._check_dead(job):
                 raise JobTimeout("no result within its virtual time")
             return self._check_dead(job)
 
@@ -202,7 +206,8 @@ class Tasks:
         if self.dead:
             raise KernelDead(f"the kernel has stopped: {self.dead}", hint="reset() it, or boot anew")
         self._over = over
-        self._started = time.monotonic()
+        self._started = time.thread_time()
+        self._left_module = False
         try:
             machine.run(lambda: over() or self._starved())
             while self._starved() and not over():
@@ -232,21 +237,25 @@ class Tasks:
 
     def _on_slice(self) -> None:
         """A job has run for a while: let time pass faster and faster, so that the kernel's own lockup detector speaks
-        up; after ``real_limit`` seconds kill it, preferably while it executes a module's code."""
+        up; at last kill it, preferably while it executes a module's code."""
         if not self.state.server:
             return  # still booting
         if self.guest.has("panic_cpu") and self._panicked():
             self.dead = "kernel panic"
             raise KernelDead("kernel panic", hint="the log says why; reset() the kernel, or boot anew")
-        lasted = time.monotonic() - self._started
-        machine = self.guest.machine
-        if lasted < self.real_limit / 4 or self.guest.current not in self.running:
+        if self.guest.current not in self.running:
             return  # whoever sleeps is no runaway: ``finish`` has a limit of virtual time for that
-        machine.slice_ns = _FAST_SLICE_NS
+        machine = self.guest.machine
         rip = machine.cpu.read(RIP)
         in_module = not self.guest.in_kernel_text(rip)
-        if lasted > (self.real_limit if in_module else 2 * self.real_limit):
-            self._started = time.monotonic()
+        self._left_module = self._left_module or not in_module
+        lasted = time.thread_time() - self._started
+        limit = self.real_limit * (_PATIENCE if self._left_module else 1)
+        if lasted < limit / 4:
+            return
+        machine.slice_ns = _FAST_SLICE_NS
+        if lasted > (limit if in_module else 2 * limit):
+            self._started = time.thread_time()
             self.killed.append(Killed(rip, lasted))
             machine.fault_here(INVALID_OPCODE)
 

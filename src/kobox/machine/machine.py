@@ -76,6 +76,8 @@ class Machine:
         """A last look before an exception reaches the guest; True: dealt with, RIP is set."""
         self.slice_ns = SLICE_NS
         """Virtual time that passes when the watchdog ends a run."""
+        self.sliced_ns = 0
+        """How much of the virtual time so far passed in that way."""
         self.idle = False
         """The guest waits for an interrupt."""
         self._vector: int | None = None
@@ -163,6 +165,7 @@ class Machine:
                         return
                 elif self._watchdog.take_slice():
                     clock.now += self.slice_ns
+                    self.sliced_ns += self.slice_ns
                     clock.slices.append(clock.now)
                     self.on_slice()
                     rip = cpu.read(RIP)
