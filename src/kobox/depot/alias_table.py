@@ -8,7 +8,7 @@ there a piece of text behind the wildcard, the pattern's anchor, must occur in t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from kobox.depot.index import FIRST_WILD, WILD, IndexEntry, IndexFile, in_kmod_order
 from kobox.depot.names import wildcard
@@ -17,8 +17,8 @@ _ANCHOR = 6
 _LITERAL = re.compile(r"[^*?\[\]\\]+")
 _LARGE = 4
 
-Match = Callable[[str], "re.Match[str] | None"]
-Listed = list[tuple[Match, list[IndexEntry]]]
+Listed = list[tuple[str, list[IndexEntry]]]
+"""Patterns, which are compiled when they are first tried, and what they stand for."""
 
 
 class _LargeGroup:
@@ -69,7 +69,7 @@ class AliasTable:
         self._large: dict[str, _LargeGroup] = {}
         for literal, patterns in collected.items():
             ordered = sorted(patterns, key=lambda pattern: WILD.index(pattern[0])) if len(patterns) > 1 else [*patterns]
-            listed: Listed = [(wildcard(pattern).fullmatch, patterns[pattern]) for pattern in ordered]
+            listed: Listed = [(pattern, patterns[pattern]) for pattern in ordered]
             if len(listed) > _LARGE:
                 self._large[literal] = _LargeGroup(ordered, listed)
             self._groups[literal] = listed
@@ -90,8 +90,8 @@ class AliasTable:
                 rest = key[length:]
                 if len(listed) > _LARGE:
                     listed = self._large[literal].candidates(rest)
-                for match, entries in listed:
-                    if match(rest):
+                for pattern, entries in listed:
+                    if wildcard(pattern).fullmatch(rest):
                         found += entries
         exact = self._exact.get(key)
         if exact:

@@ -42,7 +42,7 @@ GROUPS: dict[str, str] = {
 """Files that are made together, and the facts they are made from. In this order their messages are told."""
 
 _WORTH_A_PROCESS = 256
-"""Modules below which one process is faster than two."""
+"""How many modules one more process has to have to be worth its start."""
 
 _NEVER: Stamp = (-1, -1, -1, -1)
 """The stamp of no file."""
@@ -184,7 +184,7 @@ class _Run:
         return len(todo)
 
     def _map(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        return parallel_map(work, items, self.processes if len(items) >= _WORTH_A_PROCESS else 1)
+        return parallel_map(work, items, min(self.processes, len(items) // _WORTH_A_PROCESS + 1))
 
     # -- what has to be made ------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ WILD = "*?["
 """What begins a wildcard, in the order in which a search follows them."""
 FIRST_WILD = re.compile(r"[*?\[]")
 _DEEPEST = 4096
+"""No key is longer: kmod's own buffers end there."""
 
 
 class IndexEntry(NamedTuple):
@@ -113,7 +114,7 @@ class IndexFile:
             if wild:
                 start = wild.start()
                 if key.startswith(node.prefix[:start], at):
-                    self._match_below(node, node.prefix[start:], key[at + start :], found)
+                    self._match_all(node, node.prefix[start:], key[at + start :], found)
                 break
             if not key.startswith(node.prefix, at):
                 break
@@ -122,7 +123,7 @@ class IndexFile:
                 child = node.child(ord(char))
                 if child & NODE_OFFSET:
                     below = self._node(child)
-                    self._match_below(below, char + below.prefix, key[at:], found)
+                    self._match_all(below, char + below.prefix, key[at:], found)
             if at == len(key):
                 found.extend(node.values)
                 break
@@ -132,13 +133,17 @@ class IndexFile:
 
     def dump(self, prefix: str = "") -> Iterator[tuple[str, IndexEntry]]:
         """Every (key, entry) in the order of ``modprobe -c``; ``prefix`` is put before each key."""
-        self._start_walk()
-        yield from self._walk(self._root, prefix, children_first=False)
+        return iter(self._listed(prefix, children_first=False))
 
     def dump_as_searched(self) -> Iterator[tuple[str, IndexEntry]]:
         """Every (key, entry) in the order in which a search comes across them: longer keys before their prefixes."""
-        self._start_walk()
-        yield from self._walk(self._root, "", children_first=True)
+        return iter(self._listed("", children_first=True))
+
+    def _match_all(self, node: _Node, pattern: str, key: str, found: list[IndexEntry]) -> None:
+        try:
+            self._match_below(node, pattern, key, found)
+        except RecursionError as error:
+            raise BadFile(self.path, "", "nodes form a loop") from error
 
     def _match_below(self, node: _Node, pattern: str, key: str, found: list[IndexEntry]) -> None:
         for char, child in enumerate(node.children, node.first):
@@ -148,20 +153,29 @@ class IndexFile:
         if node.values and wildcard(pattern).fullmatch(key):
             found.extend(node.values)
 
-    def _walk(self, reference: int, text: str, children_first: bool) -> Iterator[tuple[str, IndexEntry]]:
-        if not reference & NODE_OFFSET:
-            return
+    def _walk(self, reference: int, text: str, children_first: bool, found: list[tuple[str, IndexEntry]]) -> None:
+        """Add what is at and below a node."""
         node = self._node(reference)
         text += node.prefix
         if len(text) > _DEEPEST:
             raise BadFile(self.path, hex(reference & NODE_OFFSET), "nodes form a loop")
         if not children_first:
-            yield from ((text, value) for value in node.values)
+            found += [(text, value) for value in node.values]
         for char, child in enumerate(node.children, node.first):
-            if child:
-                yield from self._walk(child, text + chr(char), children_first)
+            if child & NODE_OFFSET:
+                self._walk(child, text + chr(char), children_first, found)
         if children_first:
-            yield from ((text, value) for value in node.values)
+            found += [(text, value) for value in node.values]
+
+    def _listed(self, prefix: str, children_first: bool) -> list[tuple[str, IndexEntry]]:
+        found: list[tuple[str, IndexEntry]] = []
+        self._start_walk()
+        try:
+            if self._root & NODE_OFFSET:
+                self._walk(self._root, prefix, children_first, found)
+        except RecursionError as error:
+            raise BadFile(self.path, "", "nodes form a loop") from error
+        return found
 
     def _start_walk(self) -> None:
         self._budget = len(self._data)

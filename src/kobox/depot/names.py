@@ -94,6 +94,8 @@ def _translated(pattern: str) -> str:
         elif char == "[":
             close = _class_end(pattern, at)
             if close is None:
+                if _ends_in_a_range(pattern[at:]):
+                    return "(?!)"
                 out.append("\\[")
             else:
                 out.append(_class(pattern[at:close]))
@@ -124,6 +126,22 @@ def _class_end(pattern: str, start: int) -> int | None:
         first = False
         at += 1
     return None
+
+
+def _ends_in_a_range(rest: str) -> bool:
+    """Of a class without an end: whether it stops behind a dash or a backslash; the C library then matches nothing."""
+    at = int(rest[:1] in ("!", "^"))
+    while at < len(rest):
+        if rest[at] == "\\":
+            at += 1
+            if at == len(rest):
+                return True
+        at += 1
+        if rest[at : at + 1] == "-":
+            if at + 1 == len(rest):
+                return True
+            at += 2
+    return False
 
 
 def _class(body: str) -> str:

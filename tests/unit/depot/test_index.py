@@ -123,6 +123,7 @@ def test_the_table_tries_large_groups_by_their_anchors(tmp_path: Path) -> None:
 @given(pattern=st.text(alphabet="ab*?[]!^-\\:.", max_size=8), key=st.text(alphabet="ab]-[!^.", max_size=6))
 def test_wildcards_match_as_the_c_library_says(pattern: str, key: str) -> None:
     assume(normal_alias(pattern) is not None)  # others never get into an index
+    assume("[." not in pattern)  # collating symbols, which no alias has
     fnmatch = ctypes.CDLL(None).fnmatch
     assert bool(wildcard(pattern).fullmatch(key)) == (fnmatch(pattern.encode(), key.encode(), 0) == 0)
 
@@ -143,10 +144,11 @@ def test_a_file_that_is_no_index_is_named(tmp_path: Path, data: bytes, what: str
     assert str(path) in str(raised.value)
 
 
-def test_nodes_in_a_loop_end_in_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [0, 1 << 20])
+def test_nodes_in_a_loop_end_in_an_error(tmp_path: Path, size: int) -> None:
     path = tmp_path / "x.bin"
     root = 0x2000000C
-    path.write_bytes(struct.pack(">III", 0xB007F457, 0x20001, root) + b"**" + struct.pack(">I", root))
+    path.write_bytes(struct.pack(">III", 0xB007F457, 0x20001, root) + b"**" + struct.pack(">I", root) + bytes(size))
     with IndexFile(path) as index:
         with pytest.raises(BadFile, match="loop"):
             list(index.dump())
