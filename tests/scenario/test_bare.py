@@ -445,3 +445,11 @@ def test_a_sleeping_init_sees_time_pass(kernel: BareKernel) -> None:
     kernel.insmod(example("hostile/sleep_init"))
     assert kernel.now - before >= 1
     assert said(kernel)[-1] == "sleep_init: slept long enough: 1"
+
+
+def test_hlt_waits_for_the_next_tick(kernel: BareKernel) -> None:
+    kernel.insmod(example("hostile/halt"))
+    assert said(kernel) == ["halt: good night", "halt: good morning"]
+    with pytest.raises(TaskDied, match="interrupts off"):
+        kernel.reset()
+        kernel.insmod(example("hostile/halt"), irqs_off=True)

@@ -35,10 +35,19 @@ class BareClock:
         self.limit_ns = 120_000_000_000
         """Virtual time that one call from Python may take."""
         self._started = 0
+        guest.machine.on_due = self.tick
 
     def start_call(self) -> None:
         """Python is about to call guest code."""
-        self._started = self._guest.machine.clock.now
+        clock = self._guest.machine.clock
+        self._started = clock.now
+        clock.deadline = clock.now + self._tick_ns
+        self.show()
+
+    def tick(self) -> None:
+        """A jiffy is over while guest code runs, or waits in ``hlt``."""
+        clock = self._guest.machine.clock
+        clock.deadline = clock.now + self._tick_ns
         self.show()
 
     @property
