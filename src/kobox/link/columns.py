@@ -1,135 +1,147 @@
-"""A relocation section applied as a whole: columns of numbers instead of entries.
+"""Relocation sections applied fast, when nothing is odd about them.
 
-A distribution's modules hold 5.6 million relocations; a Python step for each would cost more than all the rest of
-linking. So the columns of a section (offset, symbol, addend) are read as strided views and laid out in large integers,
-one 64-bit lane an entry, on which one addition adds them all. Only looking up symbols and storing scattered results
-still costs something for each entry.
+More than half of a distribution's 5.6 million relocations fill tables without gaps: unwinder addresses, return sites,
+traced functions, pointers. There the columns of the section (offset, symbol, addend) are read as strided views and laid
+out in large integers, one 64-bit lane an entry, on which one addition adds them all; the result is stored in one go. A
+lane never overflows into the next: 64-bit values are added as two halves of 32 bits, each with a lane to itself.
 
-A lane never overflows into the next: 64-bit values are added as two halves of 32 bits, each with a lane to itself.
+Scattered targets gain nothing by that and take a loop that does no more than it must.
 
-What is not plain is declined with nothing written: an unknown type, a symbol outside the table, a target outside the
-section or holding a nonzero byte, a value that does not fit. ``relocate`` then takes the entries one by one.
+What is not plain is declined with nothing written: an unknown type, a symbol outside the symbol table, a target outside
+the section, out of order, overlapping another or holding a nonzero byte, a value that does not fit.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections import deque
 from collections.abc import Sequence
-from functools import lru_cache
-from itertools import compress, repeat
-from operator import ge, sub
+from functools import cached_property, lru_cache
 from struct import Struct
 from struct import error as StructError
-from typing import NamedTuple
 
 from kobox.elf.constants import R_X86_64
+from kobox.elf.layouts import LAYOUTS
 from kobox.link.lanes import LANE, U32, halves, ones
 
 U64 = (1 << 64) - 1
 BLOCK = 1024
 """Entries taken at once: few enough that all their lanes stay in the processor's cache."""
 
-_NONE = R_X86_64.NONE
+_NONE, _PC32, _PLT32 = R_X86_64.NONE, R_X86_64.PC32, R_X86_64.PLT32
 _ABS64, _PC64 = R_X86_64.ABS64, R_X86_64.PC64
 _ABS32, _ABS32S = R_X86_64.ABS32, R_X86_64.ABS32S
-_RELATIVE = frozenset({R_X86_64.PC32, R_X86_64.PLT32, _PC64})
+_RELATIVE = frozenset({_PC32, _PLT32, _PC64})
 _WIDE = frozenset({_ABS64, _PC64})
-_KNOWN = _RELATIVE | {_ABS64, _ABS32, _ABS32S}
-
-_WIDTHS = bytes(8 if kind in _WIDE else 4 if kind in _KNOWN else 0 for kind in range(256))
-_IS_WIDE = bytes(kind in _WIDE for kind in range(256))
-_IS_KNOWN = bytes(kind in _KNOWN for kind in range(256))
-_IS_NARROW = bytes(kind in _KNOWN - _WIDE for kind in range(256))
-_ROW = Struct("24s")
+_NARROW = frozenset({_PC32, _PLT32, _ABS32, _ABS32S})
+_ROW = LAYOUTS[64, "<"].rela
 _LANE = Struct("8s")
-_STORE = {4: Struct("<I").pack_into, 8: Struct("<Q").pack_into}
+_ZERO4, _ZERO8 = bytes(4), bytes(8)
+_PACK_S32, _PACK_S64 = Struct("<i").pack_into, Struct("<q").pack_into
 
 
-class _Part(NamedTuple):
-    """Entries of one width: their bytes, their types, and which types there are."""
+class SymbolValues:
+    """A module's symbols by number: their signed addresses, and (made when asked for) the same as 8 bytes each."""
 
-    rows: memoryview
-    types: bytes
-    present: frozenset[int]
+    def __init__(self, values: Sequence[int]) -> None:
+        self.values = values
 
-
-def lanes_of(values: Sequence[int]) -> list[bytes]:
-    """Signed addresses as 8 bytes each, which is how ``apply_columns`` wants a module's symbols."""
-    return [lane for (lane,) in _LANE.iter_unpack(array("q", values).tobytes())]
+    @cached_property
+    def lanes(self) -> list[bytes]:
+        return [lane for (lane,) in _LANE.iter_unpack(array("q", self.values).tobytes())]
 
 
-def apply_columns(rows: memoryview, window: memoryview, address: int, symbols: Sequence[bytes]) -> bool:
-    """Apply the entries ``rows`` to ``window``, which is at ``address``, using ``symbols`` (see ``lanes_of``).
+def apply_section(rows: memoryview, window: memoryview, address: int, symbols: SymbolValues) -> bool:
+    """Apply the entries ``rows``, at least one, to ``window``, which is at ``address``.
 
     False, with nothing written, if any entry is not plain.
     """
-    before = bytes(window)
-    nonzero = 0
+    places = rows.cast("Q")[0::3]
+    if places[-1] - places[0] == (8 if rows[8] in _WIDE else 4) * (len(places) - 1):
+        return _apply_table(rows, window, address, symbols.lanes) or _apply_scattered(
+            rows, window, address, symbols.values
+        )
+    return _apply_scattered(rows, window, address, symbols.values)
+
+
+def _apply_scattered(rows: memoryview, window: memoryview, address: int, values: Sequence[int]) -> bool:
+    """One entry after the other, as long as all are in rising order and fit."""
+    before, end = bytes(window), 0
+    base = address - (1 << 64) if address >= 1 << 63 else address
+    try:
+        for offset, kind, symbol, addend in _ROW.iter_unpack(rows):
+            if kind in (_PC32, _PLT32):
+                free = before[offset : offset + 4] == _ZERO4
+                _PACK_S32(window, offset, values[symbol] + addend - base - offset)
+            elif kind == _ABS64:
+                free = before[offset : offset + 8] == _ZERO8
+                _PACK_S64(window, offset, values[symbol] + addend)
+            elif kind == _ABS32S:
+                free = before[offset : offset + 4] == _ZERO4
+                _PACK_S32(window, offset, values[symbol] + addend)
+            elif kind == _PC64:
+                free = before[offset : offset + 8] == _ZERO8
+                _PACK_S64(window, offset, values[symbol] + addend - base - offset)
+            else:
+                free = kind == _NONE
+                if free:
+                    continue
+            if not free or offset < end:
+                break
+            end = offset + (8 if kind in _WIDE else 4)
+        else:
+            return True
+    except (StructError, IndexError, OverflowError):
+        pass
+    window[:] = before
+    return False
+
+
+def _apply_table(rows: memoryview, window: memoryview, address: int, symbols: Sequence[bytes]) -> bool:
+    """Entries of one width, side by side from the first to the last."""
+    first = end = rows.cast("Q")[0]
+    stored = []
     for start in range(0, len(rows), BLOCK * _ROW.size):
-        written = _apply_block(rows[start : start + BLOCK * _ROW.size], window, address, symbols)
-        if written is None:
-            window[:] = before
+        block = rows[start : start + BLOCK * _ROW.size]
+        made = _block(block, address, symbols) if block.cast("Q")[0] == end else None
+        if made is None:
             return False
-        nonzero += written
-    # Each byte that is written nonzero over a zero leaves one zero less. Any other sum tells of a byte that was not
-    # zero when its turn came: a damaged target, or two targets that overlap.
-    if before.count(0) - bytes(window).count(0) != nonzero:
-        window[:] = before
+        stored.append(made)
+        end += len(made)
+    if end > len(window) or bytes(window[first:end]) != bytes(end - first):
         return False
+    window[first:end] = b"".join(stored)
     return True
 
 
-def _apply_block(rows: memoryview, window: memoryview, address: int, symbols: Sequence[bytes]) -> int | None:
-    """Apply a few entries; the number of nonzero bytes written, or None (with some written) if one is not plain."""
-    whole = _as_part(rows, rows[8::24].tobytes())
-    if not whole.present <= _KNOWN | {_NONE} or not _types_are_bytes(whole):
-        return None
-    if _NONE in whole.present:
-        whole = _chosen(whole, _IS_KNOWN)
-        if not whole.types:
-            return 0
-    parts = [whole]
-    if whole.present & _WIDE and whole.present - _WIDE:
-        if not _apart(whole):
-            return None
-        parts = [_chosen(whole, marks) for marks in (_IS_NARROW, _IS_WIDE)]
-    nonzero = 0
-    for part in parts:
-        stored = _values(part, address, symbols)
-        if stored is None or not _store(part, stored, window):
-            return None
-        nonzero += len(stored) - stored.count(0)
-    return nonzero
-
-
-def _as_part(rows: memoryview, types: bytes) -> _Part:
-    return _Part(rows, types, frozenset(types[:1] if types == types[:1] * len(types) else types))
-
-
-def _types_are_bytes(part: _Part) -> bool:
-    """Is every type below 256, so that its low byte is all of it?"""
-    words = part.rows.cast("I")[2::6].tobytes()
-    return len(words) - words.count(0) == len(part.types) - part.types.count(0)
-
-
-def _apart(part: _Part) -> bool:
-    """Are the targets in order, none reaching into the next? Then the order of writing does not matter."""
-    offsets = part.rows.cast("Q")[0::3].tolist()
-    return all(map(ge, map(sub, offsets[1:], offsets), part.types.translate(_WIDTHS)))
-
-
-def _chosen(part: _Part, marks: bytes) -> _Part:
-    """The entries whose type is marked."""
-    kept = part.types.translate(marks)
-    rows = b"".join([row for (row,) in compress(_ROW.iter_unpack(part.rows), kept)])
-    return _as_part(memoryview(rows), bytes(compress(part.types, kept)))
-
-
-def _values(part: _Part, address: int, lanes: Sequence[bytes]) -> bytes | None:
-    """What each entry stores, side by side; None if a symbol is unknown or a value does not fit."""
-    rows, types, present = part
+def _block(rows: memoryview, address: int, symbols: Sequence[bytes]) -> bytes | None:
+    """What a few entries store, side by side; None if one is not plain."""
+    types = rows[8::24].tobytes()
     count = len(types)
+    present = frozenset(types[:1] if types == types[:1] * count else types)
+    if not (present <= _NARROW or present <= _WIDE) or not _types_are_bytes(rows, types):
+        return None
+    places = rows.cast("Q")[0::3]
+    if places.tobytes() != _ramp(places[0], count, 8 if present <= _WIDE else 4):
+        return None
+    return _values(rows, present, count, address, symbols)
+
+
+def _types_are_bytes(rows: memoryview, types: bytes) -> bool:
+    """Is every type below 256, so that its low byte is all of it?"""
+    words = rows.cast("I")[2::6].tobytes()
+    return len(words) - words.count(0) == len(types) - types.count(0)
+
+
+@lru_cache(maxsize=512)
+def _ramp(first: int, count: int, width: int) -> bytes:
+    """Offsets side by side, in lanes: tables begin at 0, so that blocks of one number are alike in all modules."""
+    return array("Q", range(first, first + width * count, width)).tobytes() if first < 1 << 32 else b""
+
+
+def _values(
+    rows: memoryview, present: frozenset[int], count: int, address: int, lanes: Sequence[bytes]
+) -> bytes | None:
+    """What each entry stores, side by side; None if a symbol is unknown or a value does not fit."""
     symbols = _symbols(rows, count, lanes)
     if symbols is None:
         return None
@@ -189,28 +201,3 @@ def _symbols(rows: memoryview, count: int, lanes: Sequence[bytes]) -> bytes | No
         return b"".join(map(lanes.__getitem__, column.tolist()))
     except IndexError:
         return None
-
-
-@lru_cache(maxsize=512)
-def _ramp(first: int, count: int, width: int) -> bytes:
-    """Offsets side by side, in lanes: tables begin at 0, so that blocks of one number are alike in all modules."""
-    return array("Q", range(first, first + width * count, width)).tobytes()
-
-
-def _store(part: _Part, stored: bytes, window: memoryview) -> bool:
-    """Write ``stored`` to the targets; False if one lies outside."""
-    count = len(part.types)
-    width = len(stored) // count
-    places = part.rows.cast("Q")[0::3]
-    first, span = places[0], width * count
-    if places[-1] - first == span - width and places.tobytes() == _ramp(first, count, width):
-        if first + span > len(window):
-            return False
-        window[first : first + span] = stored
-        return True
-    numbers = (memoryview(stored).cast("I") if width == 4 else memoryview(stored).cast("Q")).tolist()
-    try:
-        deque(map(_STORE[width], repeat(window), places.tolist(), numbers), 0)
-    except (StructError, OverflowError):
-        return False
-    return True

@@ -4,8 +4,8 @@ Follows ``apply_relocations`` of kernel/module/main.c and ``apply_relocate_add``
 types, the same checks (the target must be zero; 32-bit absolute values must fit; PC-relative ones are cut off unseen),
 the same words.
 
-Nearly every relocation section is well-formed, and ``columns`` does it as a whole. What it declines goes entry by entry
-here, exactly as the kernel does it.
+Well-formed sections are done by ``columns``, which knows two fast ways. What it declines goes entry by entry here,
+exactly as the kernel does it and with its words.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import errno
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 from kobox.elf.constants import EM, R_X86_64, SHF, SHT, relocation_name
 from kobox.elf.layouts import LAYOUTS
-from kobox.link.columns import apply_columns, lanes_of
+from kobox.link.columns import SymbolValues, apply_section
 from kobox.link.findings import Level, LogLine, Refusal
 from kobox.link.layout import Layout
 from kobox.link.livepatch import VMLINUX, Lookup, livepatch_values, object_of
@@ -29,7 +28,7 @@ from kobox.link.validity import SYM_SIZE, LoadView
 _RELA = LAYOUTS[64, "<"].rela
 _RELA_SIZE = _RELA.size
 _ZEROS = {4: bytes(4), 8: bytes(8)}
-WORTH_COLUMNS = 6
+WORTH_MORE = 6
 """Below this many entries, one at a time is faster."""
 PR_FMT = "module: "
 HASHED = "(____ptrval____)"
@@ -146,10 +145,7 @@ class _Work:
         self.values, self.pointer, self.regions = values, pointer, regions
         self.done: list[memoryview] = []
         self.slow = 0
-
-    @cached_property
-    def lanes(self) -> list[bytes]:
-        return lanes_of(self.values)
+        self.fast = SymbolValues(values)
 
     def livepatch(self, number: int, symbols: Symbols, lookup: Lookup | None) -> None:
         """A section whose symbols livepatch looks up itself: for the kernel now, for modules when those come."""
@@ -163,9 +159,9 @@ class _Work:
     def section(self, number: int, target: int) -> None:
         rows = self.view.contents(number)
         rows = rows[: len(rows) // _RELA_SIZE * _RELA_SIZE]
-        window = self.windows[target]
-        few = len(rows) < WORTH_COLUMNS * _RELA_SIZE
-        if few or window is None or not apply_columns(rows, window, self.addresses[target], self.lanes):
+        window, address = self.windows[target], self.addresses[target]
+        few = len(rows) < WORTH_MORE * _RELA_SIZE
+        if few or window is None or not apply_section(rows, window, address, self.fast):
             self.slow += not few
             self._one_by_one(rows, target)
         self.done.append(rows)

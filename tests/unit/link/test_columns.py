@@ -1,4 +1,4 @@
-"""Whole sections against one entry at a time: the same bytes, or declined with nothing written."""
+"""The fast ways against the plain one: the same bytes, or declined with nothing written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from kobox.elf.constants import R_X86_64
-from kobox.link.columns import BLOCK, apply_columns, lanes_of
+from kobox.link.columns import BLOCK, SymbolValues, apply_section
 from kobox.link.relocate import RECIPES
 
 ADDRESS = 0xFFFFFFFFC0001000
@@ -34,7 +34,7 @@ def one_by_one(rows: list[tuple[int, int, int, int]], size: int, values: list[in
 def applied(rows: list[tuple[int, int, int, int]], size: int, values: list[int] = VALUES) -> tuple[bool, bytes]:
     memory = bytearray(size)
     raw = memoryview(b"".join(row(*entry) for entry in rows))
-    return apply_columns(raw, memoryview(memory), ADDRESS, lanes_of(values)), bytes(memory)
+    return apply_section(raw, memoryview(memory), ADDRESS, SymbolValues(values)), bytes(memory)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -48,19 +48,26 @@ def test_one_type_side_by_side(kind: int, count: int) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_any_mixture_with_gaps_comes_out_as_one_by_one(seed: int) -> None:
     choose = random.Random(seed)
-    kinds = choose.sample([*KINDS, R_X86_64.NONE], choose.randint(1, len(KINDS)))
+    fast = [kind for kind in KINDS if kind != R_X86_64.ABS32]
+    kinds = choose.sample([*fast, R_X86_64.NONE], choose.randint(1, len(fast)))
     rows, offset = [], choose.randint(0, 9)
     for _ in range(choose.choice([3, 50, 2 * BLOCK])):
         kind = choose.choice(kinds)
-        symbol = 2 if kind == R_X86_64.ABS32 else choose.randrange(len(VALUES))
+        symbol = choose.choice([0, 1, 2, 3, 5, 6] if kind in (R_X86_64.PC32, R_X86_64.PLT32) else range(len(VALUES)))
         rows.append((offset, kind, symbol, choose.choice([0, 7]) if symbol != 4 else 0))
         offset += choose.choice([8, 9, 31])
     assert applied(rows, offset + 8) == (True, one_by_one(rows, offset + 8, VALUES))
 
 
-def test_targets_in_any_order_are_fine_for_one_width() -> None:
-    rows = [(4 * number, R_X86_64.PC32, 1, number) for number in (5, 3, 9, 0)]
-    assert applied(rows, 64) == (True, one_by_one(rows, 64, VALUES))
+def test_a_table_need_not_begin_at_the_start_of_its_section() -> None:
+    rows = [(8 + 4 * number, R_X86_64.PC32, 1, number) for number in range(3 * BLOCK)]
+    size = 12 + 12 * BLOCK
+    assert applied(rows, size) == (True, one_by_one(rows, size, VALUES))
+
+
+def test_a_table_with_a_hole_that_another_entry_fills_twice_is_declined() -> None:
+    rows = [(0, R_X86_64.PC32, 1, 0), (4, R_X86_64.PC32, 1, 0), (4, R_X86_64.PC32, 1, 0), (12, R_X86_64.PC32, 1, 0)]
+    assert applied(rows, 64) == (False, bytes(64))
 
 
 @pytest.mark.parametrize("value", [1 << 31, -(1 << 31) - 1, 1 << 62, -(1 << 62)])
@@ -89,6 +96,7 @@ def test_an_unsigned_value_that_does_not_fit_is_declined(value: int) -> None:
         pytest.param([(0, R_X86_64.PC32, 0, 0), (0, R_X86_64.PC32, 0, 0)], id="same target twice"),
         pytest.param([(0, R_X86_64.ABS64, 1, 0), (4, R_X86_64.ABS32S, 1, 0)], id="overlap of widths"),
         pytest.param([(8, R_X86_64.ABS64, 1, 0), (4, R_X86_64.ABS32S, 1, 0)], id="widths out of order"),
+        pytest.param([(8, R_X86_64.PC32, 1, 0), (4, R_X86_64.PC32, 1, 0)], id="out of order"),
     ],
 )
 def test_what_is_not_plain_is_declined_with_nothing_written(rows: list[tuple[int, int, int, int]]) -> None:
@@ -101,12 +109,12 @@ def test_any_nonzero_byte_in_a_target_is_noticed(dirty: int) -> None:
     memory[4 + dirty] = 0xFF
     raw = memoryview(row(0, R_X86_64.PC32, 1, 0) + row(4, R_X86_64.PC32, 1, 0))
     before = bytes(memory)
-    assert not apply_columns(raw, memoryview(memory), ADDRESS, lanes_of(VALUES))
+    assert not apply_section(raw, memoryview(memory), ADDRESS, SymbolValues(VALUES))
     assert memory == before
 
 
 def test_nonzero_bytes_beside_the_targets_do_not_matter() -> None:
     memory = bytearray(b"\xff" * 12)
     memory[4:8] = bytes(4)
-    assert apply_columns(memoryview(row(4, R_X86_64.ABS32S, 2, 0)), memoryview(memory), ADDRESS, lanes_of(VALUES))
+    assert apply_section(memoryview(row(4, R_X86_64.ABS32S, 2, 0)), memoryview(memory), ADDRESS, SymbolValues(VALUES))
     assert memory == b"\xff" * 4 + struct.pack("<I", 0x1234) + b"\xff" * 4
