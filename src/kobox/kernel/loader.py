@@ -212,6 +212,8 @@ class Loader:
                 self.guest.write(base, load.memory[name])
         load.module = module = self.guest.view("module", load.addresses[view.index.mod])
         module["taints"] = load.taints
+        if self.guest.layouts.has("module", "klp"):
+            module["klp"] = int(view.info("livepatch") is not None)
         for name, region in layout.regions.items():
             self._note_region(module, name, load.bases[name], region)
 
@@ -385,7 +387,9 @@ class Loader:
             raise Errno(symbols.error, f"unknown symbols: {', '.join(symbols.unresolved)}")
         self._take_back_module(load)
         windows = load.layout.windows(view, load.memory)
-        link.relocate(view, load.layout, load.addresses, windows, symbols, memory=load.memory)
+        link.relocate(
+            view, load.layout, load.addresses, windows, symbols, memory=load.memory, livepatch=self._livepatch_symbols
+        )
         self._fit(load, windows, symbols)
         if self.heap is not None:
             heap, name = self.heap, load.name
@@ -679,6 +683,7 @@ class Loader:
             ("mod", load.module.address),
         ):
             struct.pack_into("<Q", info, guest.layouts.offset("load_info", member), value)
+        struct.pack_into("<I", info, guest.layouts.offset("load_info", "index.sym"), view.index.sym)
         self.env.scratch(info)
         if guest.has("init_build_id"):
             yield (guest.symbol("init_build_id"), load.module.address, at)
@@ -692,6 +697,10 @@ class Loader:
         if signed32(answer) < 0:
             raise Errno(-signed32(answer), "sysfs refused the module")
         load.undo.append(lambda: _one((guest.symbol("mod_sysfs_teardown"), load.module.address)))
+        if self._is_livepatch(load.module):
+            answer = yield (guest.symbol("copy_module_elf"), load.module.address, at)
+            if signed32(answer) < 0:
+                raise Errno(-signed32(answer), "no memory for a copy of the livepatch module's headers")
         yield from self._free_copy(load)
 
     def _init(self, load: Load) -> Result:
@@ -804,6 +813,8 @@ class Loader:
             yield (guest.symbol("ddebug_remove_module"), module.at("name"))
         yield (guest.symbol("module_unload_free"), module.address)
         yield (guest.symbol("module_destroy_params"), module["kp"], module["num_kp"])
+        if self._is_livepatch(module):
+            yield (guest.symbol("free_module_elf"), module.address)
         self.env.list_del(module.at("list"))
         yield (guest.symbol("mod_tree_remove"), module.address)
         yield (guest.symbol("module_bug_cleanup"), module.address)
@@ -844,6 +855,13 @@ class Loader:
             load.taints |= 1 << bit
             if load.module is not None:
                 load.module["taints"] = load.taints
+
+    def _livepatch_symbols(self, owner: str, name: str) -> tuple[int, ...]:
+        """Addresses of a symbol of the kernel that a livepatch names; other objects are applied when both are there."""
+        return tuple(self.guest.symbols.all(name)) if owner == link.VMLINUX else ()
+
+    def _is_livepatch(self, module: View) -> bool:
+        return self.guest.layouts.has("module", "klp") and bool(module["klp"])
 
     def _vermagic(self) -> str:
         return self.guest.read_cstr(self.guest.symbol("vermagic")).decode("latin-1")

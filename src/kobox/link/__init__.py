@@ -9,6 +9,7 @@ from kobox.link.findings import Finding, Level, LogLine, Refusal, Taint, TaintBi
 from kobox.link.kallsyms import Kallsyms, add_kallsyms
 from kobox.link.layout import Layout, Region, lay_out
 from kobox.link.linked import LinkedModule, link_module, link_tree, link_view
+from kobox.link.livepatch import VMLINUX
 from kobox.link.orc import sort_orc
 from kobox.link.patch import Cpu, finalize
 from kobox.link.policy import (
@@ -34,6 +35,7 @@ from kobox.link.validity import LoadView, enforce_rwx, load_view
 
 __all__ = [
     "KERNEL",
+    "VMLINUX",
     "Cpu",
     "Export",
     "Exporter",
