@@ -38,8 +38,7 @@ _STUBS, _DATA = 1 << 20, 1 << 18
 _HEAP_START, _PAGES_START = 1 << 20, 3 * RAM_SIZE // 4
 WINDOW = (0x7F00_0000_0000, 1 << 20)
 _CANARY = 0x6B6F_626F_7800_A500
-_CANARY_AT, _PERCPU_VARIABLES = 0x28, 0x40
-_GDT_CODE, _GDT_DATA = 0x10, 0x18
+_CANARY_AT = 0x28
 _STUB_SIZE = 64
 
 _PASSIVE = {"__fentry__": b"\xc3", "__x86_return_thunk": b"\xc3"}

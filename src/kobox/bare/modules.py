@@ -20,7 +20,6 @@ from kobox.kernel.guest import View
 from kobox.kernel.heapcheck_records import ModuleCode
 from kobox.link import Export, Exports, Finding, Layout, LoadView, LogLine, Refusal, Rules, Taint
 from kobox.link.linked import read_exports
-from kobox.link.resolve import Symbols
 from kobox.link.rules import default_rules
 from kobox.link.tables import Table
 from kobox.machine import unicorn_abi as abi
@@ -79,7 +78,6 @@ class LoadedModule:
     init: int = 0
     exit: int = 0
     uses: list[LoadedModule] = field(default_factory=list)
-    symbols: Symbols | None = None
     parameters: tuple[params.Parameter, ...] = ()
     entries: tuple[int, ...] = ()
     code: ModuleCode | None = None
@@ -368,7 +366,7 @@ class _Loading:
         self._fit(windows, tables, memory)
         self.module = LoadedModule(
             view.mod_name, view, layout, self._bases, addresses, addresses[view.index.mod], tables, exports,
-            self._taints, uses=[owner for owner in resolver.used if isinstance(owner, LoadedModule)], symbols=symbols,
+            self._taints, uses=[owner for owner in resolver.used if isinstance(owner, LoadedModule)],
         )  # fmt: skip
         self._memory = memory
 
