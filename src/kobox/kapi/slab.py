@@ -128,6 +128,13 @@ def _owned_text(k: HeapCheck, address: int) -> int:
     return _owned(k, address, len(k.guest.read_cstr(address, 1 << 20)) + 1)
 
 
+def _owned_whole(k: HeapCheck, address: int) -> Generator[tuple[int, ...], int, int]:
+    """Formatted text may hold NULs, so nothing tells its length: all that was allocated is the object."""
+    if address >> 63 == 0 or address >= 0xFFFF_FFFF_FFFF_F000:
+        return address
+    return k.track(address, (yield (k.real("ksize"), address)), k.pool_of(address))
+
+
 @slab.export(also=("kmemdup_noprof",))
 def kmemdup(k: HeapCheck, source: void_p, size: size_t, flags: gfp_t) -> _Pointer:
     return _owned(k, (yield (k.call.real, source, size, flags)), size)
@@ -171,13 +178,14 @@ def strndup_user(k: HeapCheck, source: char_p, limit: ulong) -> _Pointer:
 
 @slab.export()
 def kvasprintf(k: HeapCheck, flags: gfp_t, form: char_p, arguments: void_p) -> _Pointer:
-    return _owned_text(k, (yield (k.call.real, flags, form, arguments)))
+    return (yield from _owned_whole(k, (yield (k.call.real, flags, form, arguments))))
 
 
 @slab.export()
 def kasprintf(k: HeapCheck, flags: gfp_t, form: char_p, a: ulong, b: ulong, c: ulong, d: ulong) -> _Pointer:
     """Further arguments lie on the caller's stack; as many as a format may sensibly have are handed on."""
-    return _owned_text(k, (yield (k.call.real, flags, form, a, b, c, d, *k.stack_words(24))))
+    text = yield (k.call.real, flags, form, a, b, c, d, *k.stack_words(24))
+    return (yield from _owned_whole(k, text))
 
 
 # -- freeing ----------------------------------------------------------------------------------------------------------

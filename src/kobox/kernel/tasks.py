@@ -23,7 +23,8 @@ _SIGCHLD = 17
 _CLONE_FS_FILES = 0x200 | 0x400
 _ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 _FAST_SLICE_NS = 1_000_000_000
-_PATIENCE = 8
+_MANY_READS = 100
+_PATIENCE = 30
 """How much longer than ``real_limit`` code may run that calls the kernel now and then."""
 _USER_SPACE = (1 << 47) - 4096
 """End of user addresses with four-level paging."""
@@ -248,7 +249,8 @@ class Tasks:
         machine = self.guest.machine
         rip = machine.cpu.read(RIP)
         in_module = not self.guest.in_kernel_text(rip)
-        self._left_module = self._left_module or not in_module
+        only_waits = self.guest.pc.reads_in_a_row > _MANY_READS  # of the clock, and nothing else
+        self._left_module = self._left_module or not (in_module or only_waits)
         lasted = time.thread_time() - self._started
         limit = self.real_limit * (_PATIENCE if self._left_module else 1)
         if lasted < limit / 4:

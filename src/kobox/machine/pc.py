@@ -65,7 +65,8 @@ class Pc:
     model: CpuModel
     state: PcState = field(init=False)
     ports: dict[int, PortDevice] = field(init=False, default_factory=dict)
-    _reads: int = field(init=False, default=0)
+    reads_in_a_row: int = field(init=False, default=0)
+    """How often the clock was read lately without any other trap in between."""
     _last_read: int = field(init=False, default=0)
     epoch: int = 0
     """Seconds since 1970 at which virtual time 0 lies."""
@@ -123,9 +124,9 @@ class Pc:
     def _rdtsc(self) -> None:
         """Code that does nothing but read the clock is waiting: time passes faster with every read in a row."""
         machine = self.machine
-        self._reads = self._reads + 1 if machine.traps_taken == self._last_read + 1 else 0
+        self.reads_in_a_row = self.reads_in_a_row + 1 if machine.traps_taken == self._last_read + 1 else 0
         self._last_read = machine.traps_taken
-        machine.clock.now += min(self._reads * self._reads, _LONGEST_STEP_NS)
+        machine.clock.now += min(self.reads_in_a_row**2, _LONGEST_STEP_NS)
         self._set_edx_eax(self._tsc())
 
     def _rdtscp(self) -> None:
