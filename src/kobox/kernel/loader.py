@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 from kobox import link, sign
 from kobox.errors import Errno, GuestError
-from kobox.image import Image
 from kobox.kernel import params
 from kobox.kernel.cpu_probe import probe_cpu
 from kobox.kernel.env import Env, Result, Steps
@@ -886,7 +885,7 @@ class Loader:
         """The keys that the image was built to trust, read when the first load asks."""
         if self._keyrings is None:
             image = self.guest.image
-            algorithms = sign.Algorithms.from_config(_config(image))
+            algorithms = sign.Algorithms.from_config(image.config)
             registry = self._registry()
             keys = sign.load_certificate_list(image.certificates(), algorithms, registry)
             self._keyrings = sign.Keyrings(builtin=keys, algorithms=algorithms, registry=registry)
@@ -952,13 +951,9 @@ def rules_of(guest: Guest) -> Rules:
     )  # fmt: skip
     sizes = {name: found.size for name in names if (found := image.btf.find_struct(name)) is not None}
     return Rules.of(
-        sizes, _config(image), memories=image.btf.find_struct("module_memory") is not None,
+        sizes, image.config, memories=image.btf.find_struct("module_memory") is not None,
         name_offset=layouts.offset("module", "name"), orc_terminator_mask=_orc_terminator(guest),
     )  # fmt: skip
-
-
-def _config(image: Image) -> dict[str, str]:
-    return {f"CONFIG_{key.removeprefix('CONFIG_')}": value for key, value in image.config.items()}
 
 
 def _orc_terminator(guest: Guest) -> int:
