@@ -3,7 +3,7 @@
 ``tests/data/examples-6.1.json`` was recorded from Debian's 6.1 kernel under QEMU: what was done, what came of it, what
 the log said, and of an oops what it was, where, and who had called. Taint notices are left out; ``N`` and ``ADDR``
 stand for what differs from run to run. Where the real kernel's runs differed (parts of ``tracing`` and ``netdev``) the
-common part stands; the values of ``dyndbg``, ``kprobe``, ``platform`` and ``livepatch`` were noted by hand from one boot.
+common part stands; the values of ``dyndbg``, ``kprobe``, ``platform`` and ``livepatch`` were typed in from one boot.
 """
 
 from __future__ import annotations
