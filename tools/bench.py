@@ -142,7 +142,7 @@ def trap(image: Image) -> Row:
 
 
 def link_all(image: Image) -> Row:
-    from kobox.kernel.exporters import KernelExports
+    from kobox.kernel.demands import KernelExports
     from kobox.ko import module_name, split_signature
     from kobox.link.linked import link_tree, mapped
 

@@ -17,9 +17,9 @@ from kobox import link
 from kobox.box import Kernel, boot
 from kobox.image import Image
 from kobox.kernel.cpu_probe import probe_cpu
+from kobox.kernel.demands import rules_of
 from kobox.kernel.exporters import ExporterList
 from kobox.kernel.guest import View
-from kobox.kernel.loader import rules_of
 from kobox.kernel.modules import module_views
 from kobox.ko import decompress, split_signature
 from kobox.link.code import Code
@@ -60,7 +60,7 @@ class LinkedText:
     """One module linked at the kernel's addresses."""
 
     def __init__(self, kernel: Kernel, data: bytes, loaded: View) -> None:
-        rules = rules_of(kernel.guest)
+        rules = rules_of(kernel.image)
         types = kernel.guest.layouts.enum("mod_mem_type") if rules.memories else None
         view = link.load_view(split_signature(data)[0], rules)
         self.layout = layout = link.lay_out(view, rules)

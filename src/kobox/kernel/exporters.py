@@ -7,29 +7,12 @@ import errno
 import struct
 from collections.abc import Iterator
 
-from kobox.image import Image
+from kobox.kernel.demands import KernelExports
 from kobox.kernel.guest import Guest, View
 from kobox.kernel.modules import module_views, state_of
-from kobox.link import KERNEL, Export
+from kobox.link import Export
 
 _ROW = struct.Struct("<iii")
-
-
-class KernelExports:
-    """The image's own exports."""
-
-    name = KERNEL
-    taints = 0
-    unavailable = 0
-
-    def __init__(self, image: Image) -> None:
-        self._exports = image.exports
-
-    def export(self, name: str) -> Export | None:
-        found = self._exports.get(name)
-        if found is None:
-            return None
-        return Export(name, found.address, found.gpl, found.namespace or "", found.crc)
 
 
 class ModuleExports:

@@ -13,18 +13,19 @@ import errno
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kobox import link, sign
 from kobox.errors import Errno, GuestError
 from kobox.kernel import params
 from kobox.kernel.cpu_probe import probe_cpu
+from kobox.kernel.demands import KernelExports, keyrings_of, rules_of
 from kobox.kernel.env import Env, Result, Steps
-from kobox.kernel.exporters import ExporterList, KernelExports, ModuleExports
+from kobox.kernel.exporters import ExporterList, ModuleExports
 from kobox.kernel.guest import Guest, View, errno_of, signed64
 from kobox.kernel.heapcheck_gate import HeapGate, Linked
 from kobox.kernel.modules import module_views, state_of
-from kobox.link import Finding, Layout, LoadView, LogLine, Refusal, Rules, Taint
+from kobox.link import Finding, Layout, LoadView, LogLine, Refusal, Taint
 from kobox.link.resolve import Resolution
 from kobox.machine.sites import find_sites, has_candidates
 
@@ -103,7 +104,7 @@ class Loader:
         self.guest = guest
         self.env = Env(guest)
         self.exporters = exporters or ExporterList(guest)
-        self.rules = rules_of(guest)
+        self.rules = rules_of(guest.image)
         self.heap: HeapGate | None = None
         """Sees what modules allocate and free; None: they get the kernel's own functions."""
         self.comm = "insmod"
@@ -178,18 +179,21 @@ class Loader:
         load.view = view = link.load_view(
             load.data, self.rules, ignore_modversions=bool(load.flags & IGNORE_MODVERSIONS)
         )
+        kernel = self._against(load.flags)
+        for gate in link.FILE_GATES:
+            yield from self._say(load, gate.check(view, replace(kernel, taints=self.env.taints)))
+
+    def _against(self, flags: int) -> link.Against:
+        """This kernel, now."""
         blacklist = self.guest.read_uint(self.guest.symbol("module_blacklist"))
-        names = self.guest.read_cstr(blacklist).decode("latin-1") if blacklist else ""
-        if link.blacklisted(view.name, names):
-            raise Refusal(errno.EPERM, (LogLine(3, f"Module {view.name} is blacklisted"),))
-        exporters = self.exporters.all()
-        yield from self._say(load, link.check_modstruct_version(view, exporters, self.rules, self.env.taints))
-        found = link.check_modinfo(
-            view, self._vermagic(), self.rules, self.env.taints,
-            ignore_vermagic=bool(load.flags & IGNORE_VERMAGIC), spectre_v2=self._mitigates_spectre_v2(),
-        )  # fmt: skip
-        yield from self._say(load, found)
-        link.enforce_rwx(view, self.rules)
+        return link.Against(
+            self.rules,
+            self.exporters.all(),
+            self._vermagic(),
+            blacklist=self.guest.read_cstr(blacklist).decode("latin-1") if blacklist else "",
+            ignore_vermagic=bool(flags & IGNORE_VERMAGIC),
+            spectre_v2=self._mitigates_spectre_v2(),
+        )
 
     # -- memory and name ------------------------------------------------------------------------------------------
 
@@ -884,19 +888,8 @@ class Loader:
     def _rings(self) -> sign.Keyrings:
         """The keys that the image was built to trust, read when the first load asks."""
         if self._keyrings is None:
-            image = self.guest.image
-            algorithms = sign.Algorithms.from_config(image.config)
-            registry = self._registry()
-            keys = sign.load_certificate_list(image.certificates(), algorithms, registry)
-            self._keyrings = sign.Keyrings(builtin=keys, algorithms=algorithms, registry=registry)
+            self._keyrings = keyrings_of(self.guest.image)
         return self._keyrings
-
-    def _registry(self) -> sign.Registry:
-        image = self.guest.image
-        index, data = image.symbols.symbol("oid_index"), image.symbols.symbol("oid_data")
-        if index is None or data is None:
-            return sign.default_registry()
-        return sign.Registry.from_tables(image.read(index.address, index.size), image.read(data.address, data.size))
 
 
 class _ParameterEnvironment:
@@ -941,33 +934,6 @@ _STEPS: tuple[tuple[str, Callable[[Loader, Load], Steps]], ...] = (
 )
 
 
-def rules_of(guest: Guest) -> Rules:
-    """What of this kernel's build decides linking."""
-    layouts, image = guest.layouts, guest.image
-    names = (
-        "module", "kernel_symbol", "kernel_param", "mod_kallsyms", "alt_instr", "exception_table_entry", "orc_entry",
-        "bug_entry", "jump_entry", "static_call_site", "_ddebug", "ddebug_class_map", "bpf_raw_event_map",
-        "error_injection_entry",
-    )  # fmt: skip
-    sizes = {name: found.size for name in names if (found := image.btf.find_struct(name)) is not None}
-    return Rules.of(
-        sizes, image.config, memories=image.btf.find_struct("module_memory") is not None,
-        name_offset=layouts.offset("module", "name"), orc_terminator_mask=_orc_terminator(guest),
-    )  # fmt: skip
-
-
-def _orc_terminator(guest: Guest) -> int:
-    """Bits of an ORC entry's last two bytes that are all zero where the entry only ends a range."""
-    mask = 0
-    members = ("type",) if guest.layouts.has("orc_entry", "signal") else ("sp_reg", "end")
-    size = guest.layouts.size("orc_entry")
-    for name in members:
-        if guest.layouts.has("orc_entry", name):
-            at = guest.layouts.field("orc_entry", name)
-            mask |= ((1 << at.bit_size) - 1) << (at.bit_offset - (size - 2) * 8)
-    return mask
-
-
 def signed32(value: int) -> int:
     """The ``int`` in a 64-bit result register."""
     low = value & 0xFFFF_FFFF
@@ -984,4 +950,4 @@ def _one(call: tuple[int, ...]) -> Steps:
     yield call
 
 
-__all__ = ["Loader", "Step", "notifier_error", "rules_of", "signed32", "signed64"]
+__all__ = ["Loader", "Step", "notifier_error", "signed32", "signed64"]

@@ -6,6 +6,7 @@ the CPU, ``linked`` does all of it in one go.
 """
 
 from kobox.link.findings import Finding, Level, LogLine, Refusal, Taint, TaintBit
+from kobox.link.gates import FILE_GATES, Against, Gate
 from kobox.link.kallsyms import Kallsyms, add_kallsyms
 from kobox.link.layout import Layout, Region, lay_out
 from kobox.link.linked import LinkedModule, link_module, link_tree, link_view
@@ -34,13 +35,16 @@ from kobox.link.tables import check_tables, find_tables, sort_extable
 from kobox.link.validity import LoadView, enforce_rwx, load_view
 
 __all__ = [
+    "FILE_GATES",
     "KERNEL",
     "VMLINUX",
+    "Against",
     "Cpu",
     "Export",
     "Exporter",
     "Exports",
     "Finding",
+    "Gate",
     "Kallsyms",
     "Layout",
     "Level",
