@@ -18,7 +18,7 @@ from kobox.errors import Errno, GuestError
 from kobox.kernel import params
 from kobox.kernel.guest import View
 from kobox.kernel.heapcheck_records import ModuleCode
-from kobox.link import Export, Exports, Finding, Layout, LoadView, LogLine, Refusal, Rules, Taint
+from kobox.link import Export, Exports, Finding, Layout, LoadView, Refusal, Rules, Taint
 from kobox.link.linked import read_exports
 from kobox.link.rules import default_rules
 from kobox.link.tables import Table
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 IGNORE_MODVERSIONS, IGNORE_VERMAGIC = 1, 2
 O_TRUNC = 0o1000
 _SIGNATURE_MARK = b"~Module signature appended~\n"
-_UNSIGNED, _USER, _FORCED_RMMOD = 13, 6, 3
+_USER, _FORCED_RMMOD = 6, 3
 _NOP5 = b"\x0f\x1f\x44\x00\x00"
 _STATES = {"live": 0, "coming": 1, "going": 2, "unformed": 3}
 _TARGET_PREFIX = "param_ops_"
@@ -330,10 +330,7 @@ class _Loading:
             raise Errno(number, f"{other.name} is {'loaded' if other.state == 'live' else other.state}")
 
     def unsigned(self) -> None:
-        text = "module verification failed: signature and/or required key missing - tainting kernel"
-        self._say((LogLine(5, f"{self.view.mod_name}: {text}", once=True),))
-        self._guest.tainted |= 1 << _UNSIGNED
-        self.taint(1 << _UNSIGNED)
+        self._say(link.unsigned_taint(self.view))
 
     def link(self) -> None:
         """Lay out, bind, relocate; the regions are still Python's."""

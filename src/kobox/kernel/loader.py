@@ -43,7 +43,7 @@ _MEMORY_TYPES = {
     "text": "MOD_TEXT", "data": "MOD_DATA", "rodata": "MOD_RODATA", "ro_after_init": "MOD_RO_AFTER_INIT",
     "init_text": "MOD_INIT_TEXT", "init_data": "MOD_INIT_DATA", "init_rodata": "MOD_INIT_RODATA",
 }  # fmt: skip
-_TAINT_UNSIGNED, _TAINT_USER = 13, 6
+_TAINT_USER = 6
 _SHF_EXECINSTR = 4
 _CONTENTS = frozenset({1, 8, 14, 15, 16})
 """Section types that hold code or data: PROGBITS, NOBITS and the arrays of functions."""
@@ -322,9 +322,7 @@ class Loader:
     def _taint_unsigned(self, load: Load) -> Steps:
         load.module["sig_ok"] = int(load.signed)
         if not load.signed:
-            text = "module verification failed: signature and/or required key missing - tainting kernel"
-            yield from self._say(load, (LogLine(5, f"{load.name}: {text}", once=True),))
-            yield from self._taint(load, _TAINT_UNSIGNED, lockdep_off=False)
+            yield from self._say(load, link.unsigned_taint(load.view))
 
     # -- contents -------------------------------------------------------------------------------------------------
 

@@ -26,13 +26,14 @@ from kobox.link.policy import (
     check_vermagic,
     has_unversioned_exports,
     metadata_taints,
+    unsigned_taint,
     verify_exported_symbols,
 )
 from kobox.link.relocate import relocate
 from kobox.link.resolve import Symbols, simplify, symbol_table, undefined
 from kobox.link.rules import Rules
 from kobox.link.tables import check_tables, find_tables, sort_extable
-from kobox.link.validity import LoadView, enforce_rwx, load_view
+from kobox.link.validity import Fault, LoadView, enforce_rwx, faults_of, load_view
 
 __all__ = [
     "FILE_GATES",
@@ -43,6 +44,7 @@ __all__ = [
     "Export",
     "Exporter",
     "Exports",
+    "Fault",
     "Finding",
     "Gate",
     "Kallsyms",
@@ -66,6 +68,7 @@ __all__ = [
     "check_tables",
     "check_vermagic",
     "enforce_rwx",
+    "faults_of",
     "finalize",
     "find_tables",
     "has_unversioned_exports",
@@ -81,5 +84,6 @@ __all__ = [
     "sort_orc",
     "symbol_table",
     "undefined",
+    "unsigned_taint",
     "verify_exported_symbols",
 ]

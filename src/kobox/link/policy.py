@@ -242,6 +242,12 @@ def _tree_taints(view: LoadView, taints: int, spectre_v2: bool) -> list[Finding]
     return found
 
 
+def unsigned_taint(view: LoadView) -> tuple[Finding, ...]:
+    """What a kernel that does not insist on signatures says of a module without one that it trusts."""
+    text = "module verification failed: signature and/or required key missing - tainting kernel"
+    return (LogLine(Level.NOTICE, f"{view.mod_name}: {text}", once=True), Taint(TaintBit.UNSIGNED))
+
+
 #: Modules whose licence the kernel does not believe: taints kernel and module, or only the kernel.
 _DISTRUSTED = {"ndiswrapper": False, "driverloader": True, "lve": True}
 

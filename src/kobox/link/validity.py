@@ -103,6 +103,37 @@ def load_view(data: memoryview | bytes, rules: Rules, ignore_modversions: bool =
     return checks.view(ignore_modversions)
 
 
+class Fault(NamedTuple):
+    """One thing wrong with a file. ``check`` is the name of the check that found it."""
+
+    check: str
+    refusal: Refusal
+
+
+def faults_of(
+    data: memoryview | bytes, rules: Rules, ignore_modversions: bool = False
+) -> tuple[LoadView | None, tuple[Fault, ...]]:
+    """Every fault that the kernel's checks would find if none of them ended the load, in their order.
+
+    The view is there without faults, and with such as leave the module's metadata readable: then sections and symbols
+    must not be trusted.
+    """
+    checks = _Checks(memoryview(data), rules)
+    found: list[Fault] = []
+    for check in _CHECKS_BY_INDEX if rules.memories else _CHECKS_IN_ONE_PASS:
+        try:
+            check(checks)
+        except Refusal as refusal:
+            found.append(Fault(check.__name__, refusal))
+            foreign = check is _Checks.architecture and checks.header.e_ident[4:6] != _CLASS_AND_ORDER
+            if foreign or check in _FOUNDATIONS:
+                return None, tuple(found)
+    try:
+        return (checks.view(ignore_modversions) if checks.mod else None), tuple(found)
+    except Refusal as refusal:
+        return None, (*found, Fault("view", refusal))
+
+
 def enforce_rwx(view: LoadView, rules: Rules) -> None:
     """Refuse sections that are both writable and executable."""
     if not rules.strict_rwx:
@@ -166,10 +197,14 @@ class _Checks:
         self.header = header = Header._make(_LAYOUT.header.unpack_from(data))
         if header.e_ident[:4] != MAGIC:
             raise _refusal("Invalid ELF header magic: != \x7fELF")
-        if header.e_type != ET.REL:
-            raise _refusal(f"Invalid ELF header type: {header.e_type} != {ET.REL}")
-        if header.e_machine != EM.X86_64:
-            raise _refusal(f"Invalid architecture in ELF header: {header.e_machine}")
+
+    def object_type(self) -> None:
+        if self.header.e_type != ET.REL:
+            raise _refusal(f"Invalid ELF header type: {self.header.e_type} != {ET.REL}")
+
+    def architecture(self) -> None:
+        if self.header.e_machine != EM.X86_64:
+            raise _refusal(f"Invalid architecture in ELF header: {self.header.e_machine}")
 
     def section_table(self) -> None:
         header, size = self.header, len(self.data)
@@ -359,6 +394,8 @@ class _Checks:
 
 _CHECKS_IN_ONE_PASS = (
     _Checks.elf_header,
+    _Checks.object_type,
+    _Checks.architecture,
     _Checks.section_table,
     _Checks.name_table_index,
     _Checks.name_table_range,
@@ -371,6 +408,8 @@ _CHECKS_IN_ONE_PASS = (
 )
 _CHECKS_BY_INDEX = (
     _Checks.elf_header,
+    _Checks.object_type,
+    _Checks.architecture,
     _Checks.section_table,
     _Checks.section_zero,
     _Checks.every_range,
@@ -381,6 +420,12 @@ _CHECKS_BY_INDEX = (
     _Checks.only_this_module,
     _Checks.only_symbol_table,
 )
+
+
+_FOUNDATIONS = (_Checks.elf_header, _Checks.section_table, _Checks.name_table_index)
+"""What later checks cannot do without."""
+_CLASS_AND_ORDER = b"\x02\x01"
+"""Identification bytes of a 64-bit little-endian file."""
 
 
 def _find(names: tuple[str, ...], flags: list[int] | tuple[int, ...], name: str) -> int:
