@@ -48,7 +48,6 @@ class PageMap:
         self.window = (0, 0, 0)
         """(start, end, physical start) of a range of user addresses that every task sees: buffers of system calls."""
         self.miss = Miss(0, "read", False)
-        self.requests = 0
         self.stable = (0, 0)
         """Physical range [start, end) whose code changes only through ``Machine.patch``: the kernel's own image."""
         self.lasting: list[tuple[int, int]] = []
@@ -64,31 +63,31 @@ class PageMap:
 
     def fill(self, vaddr: int, access: int) -> tuple[int, int] | None:
         """Serve one page request of the CPU."""
-        self.requests += 1
-        found = self._known.get(vaddr)
-        if found is not None and found[1] & _NEED.get(access, abi.PROT_READ):
-            return found
         if self.linear_base <= vaddr < self.linear_end:
-            if access not in abi.FETCH_KINDS:
+            if access != abi.FETCH:
                 return vaddr - self.linear_base, abi.PROT_RW
             self.miss = Miss(vaddr, "fetch", True)
             return None
+        need = _NEED[access]
+        found = self._known.get(vaddr)
+        if found is not None and found[1] & need:
+            return found
         if self.alias_base and 0 <= vaddr - self.alias_base < self._memory.size:
             return vaddr - self.alias_base, abi.PROT_RX
         start, end, paddr = self.window
-        if start <= vaddr < end and access not in abi.FETCH_KINDS:
+        if start <= vaddr < end and access != abi.FETCH:
             return vaddr - start + paddr, abi.PROT_RW
         found = self.own.get(vaddr)
         if found is None:
             found = self.walk(vaddr)
-            if found is not None and access in abi.FETCH_KINDS and not self.stable[0] <= found[0] < self.stable[1]:
+            if found is not None and access == abi.FETCH and not self.stable[0] <= found[0] < self.stable[1]:
                 self.executed.add(found[0])
-        if found is not None and found[1] & _NEED.get(access, abi.PROT_READ):
+        if found is not None and found[1] & need:
             for first, behind in self.lasting:
                 if first <= vaddr < behind:
                     self._known[vaddr] = found
             return found
-        self.miss = Miss(vaddr, _NAMES.get(access, "read"), found is not None)
+        self.miss = Miss(vaddr, _NAMES[access], found is not None)
         return None
 
     def forget_lasting(self) -> None:
@@ -183,8 +182,5 @@ class PageMap:
         return spans
 
 
-_NEED = {
-    **dict.fromkeys(abi.FETCH_KINDS, abi.PROT_EXEC),
-    **dict.fromkeys(abi.WRITE_KINDS, abi.PROT_WRITE),
-}
-_NAMES = {**dict.fromkeys(abi.FETCH_KINDS, "fetch"), **dict.fromkeys(abi.WRITE_KINDS, "write")}
+_NEED = {abi.FETCH: abi.PROT_EXEC, abi.WRITE: abi.PROT_WRITE, abi.READ: abi.PROT_READ}
+_NAMES = {abi.FETCH: "fetch", abi.WRITE: "write", abi.READ: "read"}

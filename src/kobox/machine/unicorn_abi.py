@@ -8,7 +8,9 @@ look-aside buffer).
 from __future__ import annotations
 
 import ctypes
+import os
 import re
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +31,8 @@ REG = {
 """Register numbers by lower-case name: ``REG["rip"]``."""
 
 GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
+_ENCODING = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *GENERAL[8:], "rip")
+"""General registers in the order of their numbers in instructions, then rip: how Unicorn keeps them in memory."""
 
 OK = const.UC_ERR_OK
 INSN_INVALID = const.UC_ERR_INSN_INVALID
@@ -43,15 +47,15 @@ FAULTS: dict[int, tuple[str, bool]] = {
 }
 """Memory errors of a run: access, and whether the page was there."""
 
-FETCH_KINDS = frozenset({const.UC_MEM_FETCH})
-WRITE_KINDS = frozenset({const.UC_MEM_WRITE})
+READ, WRITE, FETCH = const.UC_MEM_READ, const.UC_MEM_WRITE, const.UC_MEM_FETCH
+"""What the CPU wants of a page."""
 
 PROT_READ, PROT_WRITE, PROT_EXEC = const.UC_PROT_READ, const.UC_PROT_WRITE, const.UC_PROT_EXEC
 PROT_RW, PROT_RX, PROT_RWX = PROT_READ | PROT_WRITE, PROT_READ | PROT_EXEC, const.UC_PROT_ALL
 
 _TLB_ENTRY = binding.uc_tlb_entry
 _TLB_FILL = ctypes.CFUNCTYPE(
-    ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.POINTER(_TLB_ENTRY), ctypes.c_void_p
+    ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p
 )
 _INTR = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
 _CPUID = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
@@ -93,6 +97,8 @@ class Unicorn:
         self._value = ctypes.c_uint64()
         self._value_ref = ctypes.byref(self._value)
         self.precise_stop = self._check_for_stops_only_between_blocks()
+        self._file = self._find_register_file()
+        self._place = {REG[name]: index for index, name in enumerate(_ENCODING)} if self._file else {}
         # the binding leaves uc_ctl's variable arguments untyped; give each use its own typed prototype
         ctl = ctypes.CDLL(self._lib._name).uc_ctl
         ctl.restype = ctypes.c_int
@@ -110,7 +116,9 @@ class Unicorn:
         request = _ctl_code(const.UC_CTL_TLB_TYPE, 1, _CTL_WRITE)
         self._check(self._ctl(self._handle, request, ctypes.c_int(const.UC_TLB_VIRTUAL)), "tlb type")
 
-        def callback(_uc: int, vaddr: int, access: int, entry: object, _data: int) -> bool:
+        slots: dict[int, Any] = {}  # answers lie on the C stack, in a handful of places
+
+        def callback(_uc: int, vaddr: int, access: int, entry: int, _data: int) -> bool:
             try:
                 found = fill(vaddr, access)
             except BaseException as error:  # noqa: BLE001  # C code lies between; raised again in run()
@@ -118,7 +126,9 @@ class Unicorn:
                 return False
             if found is None:
                 return False
-            slot = entry.contents  # type: ignore[attr-defined]  # a ctypes pointer
+            slot = slots.get(entry)
+            if slot is None:
+                slot = slots[entry] = _TLB_ENTRY.from_address(entry)
             slot.paddr, slot.perms = found
             return True
 
@@ -198,11 +208,23 @@ class Unicorn:
         self._lib.uc_emu_stop(self._handle)
 
     def read(self, register: int) -> int:
+        """A register's value; not to be called from within a hook for rip, which is exact between runs only."""
+        place = self._place.get(register)
+        if place is not None:
+            return self._file[place]
         self._value.value = 0  # narrow registers fill only their own bytes
         self._lib.uc_reg_read(self._handle, register, self._value_ref)
         return self._value.value
 
     def write(self, register: int, value: int) -> None:
+        place = self._place.get(register)
+        if place is not None:
+            self._file[place] = value & _ALL_ONES
+            return
+        self.write_slow(register, value)
+
+    def write_slow(self, register: int, value: int) -> None:
+        """Through the library."""
         self._value.value = value
         self._lib.uc_reg_write(self._handle, register, self._value_ref)
 
@@ -256,6 +278,7 @@ class Unicorn:
 
     def close(self) -> None:
         if self._handle:
+            self._place, self._file = {}, memoryview(b"")
             self._lib.uc_close(self._handle)
             self._handle = ctypes.c_void_p()
             self._keep.clear()
@@ -282,6 +305,26 @@ class Unicorn:
             return False
         ctypes.c_ubyte.from_address(flag).value = 1
         return True
+
+    def _find_register_file(self) -> memoryview:
+        """The CPU's general registers and rip as they lie in Unicorn's memory; empty when they are not found.
+
+        A call of the library for one register costs two microseconds, an element of this view a twentieth of that.
+        Where the registers lie is found by their values: each is given one of its own, and what the library's object
+        points to is searched for all of them in a row. Read through ``/proc/self/mem``, so that a stray pointer is an
+        error and no crash.
+        """
+        marks = {name: 0x6B6F_626F_7800_0001 + 0x1_0001 * index for index, name in enumerate(_ENCODING)}
+        for name, mark in marks.items():
+            self.write_slow(REG[name], mark)
+        wanted = struct.pack(f"<{len(marks)}Q", *marks.values())
+        found = _find_behind_pointers(self._handle.value or 0, wanted, _address_of(self._lib.uc_open))
+        file = memoryview(b"")
+        if found:
+            file = memoryview((ctypes.c_uint64 * len(marks)).from_address(found)).cast("B").cast("Q")
+        for name in marks:
+            self.write_slow(REG[name], 0)
+        return file if not any(file) else memoryview(b"")
 
     def _guarded(self, function: Callable[..., None]) -> Callable[..., None]:
         def callback(*args: int) -> None:
@@ -325,6 +368,41 @@ class Unicorn:
     def _check(self, status: int, what: str) -> None:
         if status != OK:
             raise NotModelled(f"Unicorn refused ({what}): {self._lib.uc_strerror(status).decode()}")
+
+
+_ALL_ONES = (1 << 64) - 1
+_OBJECT_SIZE, _BEHIND_POINTER = 8192, 65536
+_LIBRARY_SPAN = 64 << 20
+"""How much of Unicorn's object and of what it points to is searched, and how far its code and tables reach at most."""
+
+
+def _find_behind_pointers(start: int, wanted: bytes, library: int) -> int:
+    """Address of ``wanted`` in memory that one of the pointers behind ``start`` leads to, or 0."""
+    try:
+        memory = os.open("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        owner = os.pread(memory, _OBJECT_SIZE, start)
+        pointers = struct.unpack(f"<{len(owner) // 8}Q", owner[: len(owner) // 8 * 8])
+        for pointer in dict.fromkeys(pointers):
+            if pointer % 8 or not 1 << 16 < pointer < 1 << 47 or abs(pointer - library) < _LIBRARY_SPAN:
+                continue
+            try:
+                offset = os.pread(memory, _BEHIND_POINTER, pointer).find(wanted)
+            except OSError:
+                continue  # not a pointer after all
+            if offset >= 0:
+                return pointer + offset
+    except OSError:
+        return 0
+    finally:
+        os.close(memory)
+    return 0
+
+
+def _address_of(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 _CTL_WRITE = 1
