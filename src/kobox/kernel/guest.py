@@ -6,8 +6,9 @@ reads a member, assignment writes it, ``view.at("list")`` is a member's address.
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from kobox.errors import GuestError, NotModelled
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from kobox.kernel.tasks import Tasks
     from kobox.machine.machine import Machine
     from kobox.machine.pc import Pc
-
-_FORMATS = {1: "<B", 2: "<H", 4: "<I", 8: "<Q"}
-_SIGNED = {1: "<b", 2: "<h", 4: "<i", 8: "<q"}
 
 
 class Field:
@@ -40,6 +38,7 @@ class Layouts:
         self._btf = image.btf
         self.field = lru_cache(maxsize=None)(self._field)
         self.size = lru_cache(maxsize=None)(self._size)
+        self.enum = lru_cache(maxsize=None)(self._enum)
 
     def has(self, struct_name: str, path: str) -> bool:
         """Whether the struct exists and has that member: how versions are told apart."""
@@ -50,8 +49,8 @@ class Layouts:
         """Byte offset of a member."""
         return self.field(struct_name, path).offset
 
-    def enum(self, name: str) -> dict[str, int]:
-        return dict(self._btf.enum(name))
+    def _enum(self, name: str) -> Mapping[str, int]:
+        return MappingProxyType(dict(self._btf.enum(name)))
 
     def _size(self, struct_name: str) -> int:
         return int(self._btf.struct(struct_name).size)
@@ -108,6 +107,7 @@ class Guest:
         self.image, self.machine, self.pc = image, machine, pc
         self.layouts = Layouts(image)
         self.symbols = image.symbols
+        self._known: dict[str, int] = {}
         self._pages = machine.pages
         self._current_at = 0
 
@@ -115,10 +115,13 @@ class Guest:
 
     def symbol(self, name: str) -> int:
         """Address of a kernel symbol; ``NotModelled`` when this kernel has none of that name."""
-        found = self.symbols.get(name)
+        found = self._known.get(name)
         if found is None:
-            raise NotModelled(f"kernel {self.image.release} has no symbol {name}")
-        return int(found)
+            found = self.symbols.get(name)
+            if found is None:
+                raise NotModelled(f"kernel {self.image.release} has no symbol {name}")
+            self._known[name] = found = int(found)
+        return found
 
     def has(self, name: str) -> bool:
         return name in self.symbols
@@ -126,9 +129,8 @@ class Guest:
     def first_symbol(self, *names: str) -> int:
         """The first of several names that this kernel has (renames between releases)."""
         for name in names:
-            found = self.symbols.get(name)
-            if found is not None:
-                return int(found)
+            if name in self._known or self.has(name):
+                return self.symbol(name)
         raise NotModelled(f"kernel {self.image.release} has none of {', '.join(names)}")
 
     # -- memory -------------------------------------------------------------------------------------------------
@@ -140,13 +142,10 @@ class Guest:
         self._pages.write(address, data)
 
     def read_uint(self, address: int, size: int = 8) -> int:
-        value: int = struct.unpack(_FORMATS[size], self._pages.read(address, size))[0]
-        return value
+        return int.from_bytes(self._pages.read(address, size), "little")
 
     def read_int(self, address: int, size: int, signed: bool) -> int:
-        formats = _SIGNED if signed else _FORMATS
-        value: int = struct.unpack(formats[size], self._pages.read(address, size))[0]
-        return value
+        return int.from_bytes(self._pages.read(address, size), "little", signed=signed)
 
     def write_uint(self, address: int, value: int, size: int = 8) -> None:
         self._pages.write(address, (value & ((1 << size * 8) - 1)).to_bytes(size, "little"))

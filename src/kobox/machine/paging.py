@@ -138,7 +138,7 @@ class PageMap:
         if start <= vaddr < end:
             return vaddr - start + paddr
         page = vaddr & PAGE_MASK
-        found = self.own.get(page) or self.walk(page)
+        found = self._known.get(page) or self.own.get(page) or self.walk(page)
         return None if found is None else found[0] | (vaddr & (PAGE_SIZE - 1))
 
     def executable(self, vaddr: int) -> bool:
@@ -149,7 +149,10 @@ class PageMap:
 
     def read(self, vaddr: int, size: int) -> bytes:
         """Guest bytes by virtual address; ``GuestError`` names the first page that is not there."""
-        return b"".join(bytes(self._memory.bytes[p : p + n]) for p, n in self._spans(vaddr, size))
+        if self.linear_base <= vaddr and vaddr + size <= self.linear_end:
+            paddr = vaddr - self.linear_base
+            return bytes(self._memory.bytes[paddr : paddr + size])
+        return b"".join([bytes(self._memory.bytes[p : p + n]) for p, n in self._spans(vaddr, size)])
 
     def write(self, vaddr: int, data: bytes | bytearray | memoryview) -> None:
         """Store bytes whatever the page's protection (kobox is below the guest's rules)."""

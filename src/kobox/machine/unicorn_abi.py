@@ -393,7 +393,8 @@ def _find_behind_pointers(start: int, wanted: bytes, library: int) -> int:
             except OSError:
                 continue  # not a pointer after all
             if offset >= 0:
-                return pointer + offset
+                address: int = pointer + offset
+                return address
     except OSError:
         return 0
     finally:
@@ -402,7 +403,8 @@ def _find_behind_pointers(start: int, wanted: bytes, library: int) -> int:
 
 
 def _address_of(function: Any) -> int:
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
+    address: int | None = ctypes.cast(function, ctypes.c_void_p).value
+    return address or 0
 
 
 _CTL_WRITE = 1
