@@ -129,6 +129,7 @@ class Kernel(KernelFace):
         self.second_opinion = KernelLoader(self.syscalls)
         self.last_load: Operation | None = None
         self._pristine: Pristine | None = None
+        self._said_once: frozenset[str] = frozenset()
         self._log_start = booted.log.mark()
 
     # -- life -----------------------------------------------------------------------------------------------------
@@ -145,19 +146,23 @@ class Kernel(KernelFace):
         self._pristine = Pristine.capture(self.booted)
         self._log_start = self.booted.log.mark()
         self._heap_start = self._heap.capture()
+        self._said_once = self.modules_room.loader.said_once
 
     def reset(self) -> None:
         """Back to the state after boot, or to the last ``checkpoint``."""
         if self._pristine is None:
             raise UsageError("no state to go back to", hint="call mark_pristine() after boot()")
         self._pristine.reset()
-        self.modules_room.forget()
+        self.modules_room.forget(self._said_once)
         self._heap.restore(self._heap_start)
 
     def mark_pristine(self) -> None:
-        """Remember the state after boot for ``reset``. Cheap; must be called before anything else is done."""
+        """Remember the present state for ``reset``: free right after boot, as dear as ``checkpoint`` later."""
         from kobox.bringup.snapshot import Pristine
 
+        if self.guest.machine.traps_taken:
+            self.checkpoint()
+            return
         self._pristine = Pristine.capture(self.booted)
 
     @property

@@ -112,9 +112,14 @@ class Loader:
         self._keyrings: sign.Keyrings | None = None
         self._said_once: set[str] = set()
 
-    def forget(self) -> None:
-        """After a reset: nothing was said, no module is known."""
-        self._said_once.clear()
+    @property
+    def said_once(self) -> frozenset[str]:
+        """The lines that this kernel has said and will not say again: part of its state."""
+        return frozenset(self._said_once)
+
+    def forget(self, said_once: frozenset[str]) -> None:
+        """After a reset: only these lines were said, no module is known."""
+        self._said_once = set(said_once)
         self.exporters.forget()
 
     def load(

@@ -42,9 +42,9 @@ class Subsystem:
         self.unloader = Unloader(self.loader)
         self.entry = Entry(self.loader, self.unloader)
 
-    def forget(self) -> None:
-        """After a reset."""
-        self.loader.forget()
+    def forget(self, said_once: frozenset[str]) -> None:
+        """After a reset to a state in which the loader had said these lines."""
+        self.loader.forget(said_once)
 
     def load(self, data: bytes, arguments: bytes = b"", flags: int = 0) -> Operation:
         """Load now; the operation is done or dead."""
