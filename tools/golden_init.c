@@ -1,7 +1,9 @@
 /* The first process of a recording machine: makes the calls of one case and writes down everything that can be seen.
  *
- * /case has one step a line: fields separated by tabs, each in hex. Answers go to the second serial line, one fact a line:
- * a word, then fields in hex or decimal. tools/record_golden.py writes the one and reads the other. Built with gcc -static.
+ * It says "ready" on the second serial line and waits for the number of a case there (the machine is saved in between, and
+ * restored for every case). /cases/NUMBER has one step a line: fields separated by tabs, each in hex. Answers go to the same
+ * serial line, one fact a line: a word, then fields in hex or decimal. tools/record_golden.py writes the one and reads the
+ * other. Built with gcc -static.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -513,6 +515,28 @@ static void step(char **f, size_t *sizes, int number)
 	fflush(out);
 }
 
+/* The number comes as "#NUMBER" in a line of its own, perhaps several times, the first one perhaps torn. */
+static void read_case(int line_in, char *path, size_t size)
+{
+	static const char folder[] = "/cases/";
+	size_t used = 0;
+	char next;
+
+	strcpy(path, folder);
+	for (;;) {
+		if (read(line_in, &next, 1) != 1) {
+			usleep(10000);
+		} else if (next == '#') {
+			used = sizeof(folder) - 1;
+		} else if (used && next == '\n') {
+			path[used] = 0;
+			return;
+		} else if (used && used + 1 < size) {
+			path[used++] = next;
+		}
+	}
+}
+
 int main(void)
 {
 	struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = 1 };
@@ -526,11 +550,13 @@ int main(void)
 	mount("none", "/sys/kernel/debug", "debugfs", 0, NULL);
 	mount("none", "/tmp", "tmpfs", 0, NULL);
 	prctl(PR_SET_NAME, "kload");
-	out = fopen("/dev/ttyS1", "w");
+	int line_in = open("/dev/ttyS1", O_RDWR | O_NOCTTY);
+	out = line_in < 0 ? NULL : fdopen(line_in, "w");
 	if (!out)
 		reboot(RB_POWER_OFF);
 	if (!tcgetattr(fileno(out), &raw)) {
 		cfmakeraw(&raw);
+		raw.c_cflag |= CLOCAL | CREAD;
 		tcsetattr(fileno(out), TCSANOW, &raw);
 	}
 	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
@@ -538,7 +564,12 @@ int main(void)
 	bind(uevents, (struct sockaddr *)&address, sizeof(address));
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-	char *script = slurp("/case", &size), *save_line = NULL;
+	say("ready\n");
+	fflush(out);
+	char path[64];
+	read_case(line_in, path, sizeof(path));
+
+	char *script = slurp(path, &size), *save_line = NULL;
 	for (char *line = strtok_r(script, "\n", &save_line); line; line = strtok_r(NULL, "\n", &save_line)) {
 		char *fields[MAX_FIELDS + 1] = { 0 }, *save = NULL;
 		size_t sizes[MAX_FIELDS + 1] = { 0 };

@@ -1,9 +1,9 @@
 """Record cases on a real kernel in QEMU: ``python -m tools.record_golden CASES --root ROOT --out DIR``.
 
 CASES is a directory in the replayer's format, whose steps may lack their answers (a recording serves as well: its
-answers are made anew). Every case boots the kernel of ROOT (``boot/vmlinuz-*``, ``lib/modules/*``) once, in software
-emulation, with an initramfs of one static program (``tools/golden_init.c``) and the modules of the case. DIR gets
-``golden.json`` and ``ko/``.
+answers are made anew). The kernel of ROOT (``boot/vmlinuz-*``, ``lib/modules/*``) is booted once for each command line,
+in software emulation, with an initramfs of one static program (``tools/golden_init.c``) and the modules of the cases;
+the machine is saved then, and restored for every case. DIR gets ``golden.json`` and ``ko/``.
 
 Needs qemu-system-x86_64 and gcc. Steps ``sh`` need --busybox, a static busybox.
 """
@@ -15,13 +15,16 @@ import contextlib
 import gzip
 import json
 import re
+import select
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +37,12 @@ from tools.replay_golden import load_cases
 SECONDS = 180
 _SOURCE = Path(__file__).with_name("golden_init.c")
 _QEMU = "qemu-system-x86_64"
+_NULL = subprocess.DEVNULL
 Case = Mapping[str, Any]
 
 
 class Recorder:
-    """The parts that every case shares: kernel, first process, options."""
+    """The parts that every case shares: kernel, first process, options, and a saved machine for each command line."""
 
     def __init__(self, root: Path, init: bytes, busybox: Path | None, seconds: int) -> None:
         kernels = sorted((root / "boot").glob("vmlinuz-*"))
@@ -49,45 +53,121 @@ class Recorder:
         self.modules = trees[-1] if trees else None
         self.init, self.busybox, self.seconds = init, busybox, seconds
 
-    def record(self, case: Case, source: Path) -> dict[str, Any]:
-        """Boot once, make the steps, return the case with its answers."""
-        files = CaseFiles(source, self.modules, case.get("recipes") or {})
-        with tempfile.TemporaryDirectory(prefix="golden-") as folder:
-            place = Path(folder)
-            (place / "initrd").write_bytes(gzip.compress(self.initramfs(case, files), 1))
-            facts, console = self.boot(place, case.get("boot_args", ""))
+    def prepare(self, cases: Sequence[Case], source: Path, place: Path) -> SavedMachine:
+        """Boot a machine that has the files of all ``cases`` (of one command line) and save it in ``place``."""
+        place.mkdir()
+        (place / "initrd").write_bytes(gzip.compress(self.initramfs(cases, source), 1))
+        machine = SavedMachine(self.command(place, cases[0].get("boot_args", "")), place, self.seconds)
+        machine.save()
+        return machine
+
+    def record(self, case: Case, number: int, machine: SavedMachine) -> dict[str, Any]:
+        """Restore the machine, make the steps, return the case with its answers."""
+        facts, console = machine.run(number)
         steps = list(_steps(case, facts, console))
         crash = any(step.get("killed_by_signal") or step.get("hung") or step.get("guest_died") for step in steps)
         return {**case, "steps": steps, "kernel_crash": crash, "stable": True}
 
-    def initramfs(self, case: Case, files: CaseFiles) -> bytes:
+    def initramfs(self, cases: Sequence[Case], source: Path) -> bytes:
         packed: dict[str, bytes | None] = dict.fromkeys(
-            ("dev", "proc", "sys", "tmp", "ko", "ko/image", "ko/ko", "ko/ko/mut", "bin", "sbin", "etc")
+            ("dev", "proc", "sys", "tmp", "cases", "ko", "ko/image", "ko/ko", "ko/ko/mut", "bin", "sbin", "etc")
         )
         packed["init"] = self.init
-        for name in sorted(_files_of(case)):
-            for parent in reversed(Path("ko", _guest_name(name)).parents[:-1]):
-                packed.setdefault(str(parent), None)
-            packed[f"ko/{_guest_name(name)}"] = files(name)
+        for number, case in enumerate(cases):
+            files = CaseFiles(source, self.modules, case.get("recipes") or {})
+            packed[f"cases/{number}"] = script(case).encode()
+            for name in sorted(_files_of(case)):
+                for parent in reversed(Path("ko", _guest_name(name)).parents[:-1]):
+                    packed.setdefault(str(parent), None)
+                if f"ko/{_guest_name(name)}" not in packed:
+                    packed[f"ko/{_guest_name(name)}"] = files(name)
         if self.busybox is not None:
             packed["bin/busybox"] = packed["bin/sh"] = self.busybox.read_bytes()
-        packed["case"] = script(case).encode()
         return cpio(packed)
 
-    def boot(self, place: Path, arguments: str) -> tuple[list[list[str]], list[str]]:
-        """Run the machine to its end: what its first process said, and its console."""
-        answers, console = place / "answers", place / "console"
-        command = [
+    def command(self, place: Path, arguments: str) -> list[str]:
+        return [
             *(_QEMU, "-accel", "tcg", "-cpu", "qemu64", "-smp", "1", "-m", "1024", "-nographic", "-no-reboot"),
-            *("-net", "none", "-monitor", "none", "-kernel", str(self.kernel), "-initrd", str(place / "initrd")),
+            *("-net", "none", "-kernel", str(self.kernel), "-initrd", str(place / "initrd")),
             *("-append", f"console=ttyS0 quiet loglevel=8 panic=-1 {arguments}".strip()),
-            *("-serial", f"file:{console}", "-serial", f"file:{answers}"),
         ]
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run(command, timeout=self.seconds, check=True, capture_output=True, stdin=subprocess.DEVNULL)
-        said = answers.read_text("latin-1").replace("\r", "").splitlines() if answers.exists() else []
-        shown = console.read_text("latin-1").replace("\r", "").splitlines() if console.exists() else []
-        return [line.split(" ") for line in said if line], shown
+
+
+class SavedMachine:
+    """A machine stopped where its first process waits for the number of a case; ``run`` goes on from there."""
+
+    def __init__(self, command: Sequence[str], place: Path, seconds: int) -> None:
+        self.command, self.place, self.seconds = list(command), place, seconds
+        self.state = place / "state"
+
+    def save(self) -> None:
+        monitor = self.place / "monitor"
+        with self.running(self.place, "-monitor", f"unix:{monitor},server=on,wait=off") as answers:
+            if "ready" not in self.said(answers, lambda text: text.endswith("ready\n")):
+                raise Unavailable(f"{_QEMU} did not come as far as the first process")
+            with socket.socket(socket.AF_UNIX) as line:
+                line.connect(str(monitor))
+                for order in ("migrate_set_parameter max-bandwidth 4G", f'migrate "exec:cat >{self.state}"'):
+                    line.sendall(f"{order}\n".encode())
+                deadline = time.monotonic() + self.seconds
+                while not _migrated(line):
+                    if time.monotonic() > deadline:
+                        raise Unavailable(f"{_QEMU} did not save its machine")
+                    time.sleep(0.1)
+
+    def run(self, number: int) -> tuple[list[list[str]], list[str]]:
+        """Run the machine to its end: what its first process said, and its console."""
+        deadline = time.monotonic() + self.seconds
+        with tempfile.TemporaryDirectory(prefix="case-", dir=self.place) as folder:
+            place = Path(folder)
+            with self.running(place, "-monitor", "none", "-incoming", f"exec:cat {self.state}") as answers:
+                # What is sent before the machine's state is loaded is lost.
+                while not select.select([answers], [], [], 0.1)[0] and time.monotonic() < deadline:
+                    answers.sendall(f"#{number}\n".encode())
+                said = self.said(answers, lambda text: text.endswith("\ndone\n"))
+            console = place / "console"
+            shown = console.read_text("latin-1").replace("\r", "").splitlines() if console.exists() else []
+        return [line.split(" ") for line in said.splitlines() if line], shown
+
+    @contextlib.contextmanager
+    def running(self, place: Path, *more: str) -> Iterator[socket.socket]:
+        """The machine's second serial line, while it runs."""
+        line = place / "answers"
+        serial = ("-serial", f"file:{place / 'console'}", "-serial", f"unix:{line},server=on,wait=on")
+        with subprocess.Popen([*self.command, *serial, *more], stdin=_NULL, stdout=_NULL, stderr=_NULL) as process:
+            try:
+                with socket.socket(socket.AF_UNIX) as answers:
+                    _connect(answers, line, process)
+                    yield answers
+            finally:
+                process.kill()
+
+    def said(self, line: socket.socket, enough: Callable[[str], bool]) -> str:
+        """What came until it is enough, the machine ends, or patience does."""
+        deadline, text = time.monotonic() + self.seconds, ""
+        with contextlib.suppress(TimeoutError, ConnectionResetError):
+            while not enough(text[-16:]):
+                line.settimeout(max(deadline - time.monotonic(), 0.01))
+                data = line.recv(1 << 16)
+                if not data:
+                    break
+                text += data.decode("latin-1").replace("\r", "")
+        return text
+
+
+def _connect(line: socket.socket, path: Path, process: subprocess.Popen[bytes]) -> None:
+    while True:
+        try:
+            return line.connect(str(path))
+        except OSError as error:
+            if process.poll() is not None:
+                raise Unavailable(f"{_QEMU} ended with code {process.returncode}") from error
+            time.sleep(0.02)
+
+
+def _migrated(line: socket.socket) -> bool:
+    line.sendall(b"info migrate\n")
+    return b"Migration status: completed" in line.recv(1 << 16)
 
 
 def build_init(folder: Path) -> bytes:
@@ -353,7 +433,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cases = load_cases(args.cases, args.only)
         with tempfile.TemporaryDirectory() as folder:
             recorder = Recorder(args.root, build_init(Path(folder)), args.busybox, args.seconds)
-        recorded = list(_record_all(recorder, cases, args.cases, args.jobs))
+        recorded = [case for _, case in sorted(_record_all(recorder, cases, args.cases, args.jobs), key=itemgetter(0))]
     except (OSError, ValueError, Unavailable, KoboxError) as error:
         print(f"record_golden: {error}", file=sys.stderr)
         return 1
@@ -362,15 +442,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _record_all(recorder: Recorder, cases: Sequence[Case], source: Path, jobs: int) -> Iterator[dict[str, Any]]:
-    def one(case: Case) -> dict[str, Any]:
-        began = time.perf_counter()
-        done = recorder.record(case, source)
-        print(f"{case['id']}: {len(done['steps'])} steps, {time.perf_counter() - began:.1f} s", file=sys.stderr)
-        return done
+def _record_all(
+    recorder: Recorder, cases: Sequence[Case], source: Path, jobs: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Recorded cases with their places in ``cases``, those of one command line after the other."""
+    groups: dict[str, list[tuple[int, Case]]] = {}
+    for place, case in enumerate(cases):
+        groups.setdefault(case.get("boot_args", ""), []).append((place, case))
+    for members in groups.values():
+        with tempfile.TemporaryDirectory(prefix="golden-") as folder, ThreadPoolExecutor(jobs) as pool:
+            machine = recorder.prepare([case for _, case in members], source, Path(folder, "machine"))
 
-    with ThreadPoolExecutor(jobs) as pool:
-        yield from pool.map(one, cases)
+            def one(number: int, case: Case, machine: SavedMachine = machine) -> dict[str, Any]:
+                began = time.perf_counter()
+                done = recorder.record(case, number, machine)
+                print(f"{case['id']}: {len(done['steps'])} steps, {time.perf_counter() - began:.1f} s", file=sys.stderr)
+                return done
+
+            made = pool.map(one, range(len(members)), [case for _, case in members])
+            yield from zip([place for place, _ in members], made, strict=True)
 
 
 def _write(recorded: Sequence[Case], source: Path, out: Path) -> None:
