@@ -1,0 +1,68 @@
+"""Where the modules lie that another one needs: beside it, and in the tree of its release; by name and by symbol."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+
+from kobox.depot.module_facts import facts_of_file
+from kobox.depot.names import MODULE_SUFFIXES, module_name_of_path
+from kobox.depot.tree import ModuleTree
+
+
+class ModuleFiles:
+    """``folders`` are looked at first, as a build directory is; ``tree`` may be None."""
+
+    def __init__(self, folders: Sequence[str] = (), tree: ModuleTree | None = None) -> None:
+        self._folders = folders
+        self._tree = tree if tree is not None and os.path.isdir(tree.directory) else None
+
+    @property
+    def place(self) -> str:
+        """Where was looked, for messages."""
+        tree = [self._tree.directory] if self._tree is not None else []
+        return ", ".join([*(folder or "." for folder in self._folders), *tree]) or "no directory"
+
+    def file_of(self, name: str) -> str | None:
+        """The file of a module by its name in any spelling."""
+        plain = name.replace("-", "_")
+        for folder in self._folders:
+            for spelled in (plain, plain.replace("_", "-")):
+                for suffix in MODULE_SUFFIXES:
+                    path = os.path.join(folder, spelled + suffix)
+                    if os.path.isfile(path):
+                        return path
+        if self._tree is None:
+            return None
+        found = self._tree.find(plain)
+        return found if found is not None and os.path.isfile(found) else self._by_name.get(plain)
+
+    def is_builtin(self, name: str) -> bool:
+        return self._tree is not None and self._tree.is_builtin(name.replace("-", "_"))
+
+    def exporters_of(self, symbol: str) -> list[str]:
+        """Names of the modules that export it: by the tree's index, or by reading every module when it has none."""
+        if self._tree is None:
+            return []
+        indexed = self._tree.modules_of_symbol(f"symbol:{symbol}")
+        return list(dict.fromkeys(indexed)) or ([] if self._has_index else self._by_symbol.get(symbol, []))
+
+    @cached_property
+    def _has_index(self) -> bool:
+        assert self._tree is not None
+        return any(os.path.isfile(f"{self._tree.directory}/modules.symbols{suffix}") for suffix in ("", ".bin"))
+
+    @cached_property
+    def _by_name(self) -> dict[str, str]:
+        assert self._tree is not None
+        return {module_name_of_path(path): path for path in self._tree.module_files()}
+
+    @cached_property
+    def _by_symbol(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name, path in self._by_name.items():
+            for symbol in facts_of_file(path).exports.split(b"\0"):
+                if symbol:
+                    found.setdefault(os.fsdecode(symbol), []).append(name)
+        return found

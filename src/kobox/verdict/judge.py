@@ -1,0 +1,749 @@
+"""Hold module files against a kernel, as its loader would, without stopping at the first refusal.
+
+A ``Session`` is one kernel and what was loaded into it; ``Session.load`` judges one file, after the modules that it
+needs. The steps are the loader's (``kernel.loader``), the rules are ``link``'s and ``sign``'s: here they are asked on,
+where the kernel would have given up. What a load meets only by running code (init, callbacks of parameters, notifiers)
+is not judged.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from kobox import link, sign
+from kobox.abi import taint
+from kobox.depot.commands import FAILS, SUCCEEDS, command_effect
+from kobox.depot.rules import Rules as ConfigRules
+from kobox.elf.constants import EM, name_of
+from kobox.errors import Errno
+from kobox.kernel import params
+from kobox.ko import decompress, format_of, split_signature
+from kobox.link import Exports, Finding, LoadView, LogLine, Refusal, Taint
+from kobox.link.linked import AREA_SIZE, MODULE_AREA, PERCPU_BASE, read_exports
+from kobox.link.policy import find_symbol, read_versions, same_magic
+from kobox.link.resolve import Resolution
+from kobox.verdict.files import ModuleFiles
+from kobox.verdict.fixes import fix_of
+from kobox.verdict.host import Host
+from kobox.verdict.records import MODPROBE, STEPS, Line, Needed, Note, Reason, Verdict
+from kobox.verdict.settings import Linked, Outcome, parameters_of, try_settings
+from kobox.verdict.signature import signature_note, signature_reason, signer_of
+from kobox.verdict.symbols import Surroundings, strong_undefined, symbol_reasons
+
+IGNORE_MODVERSIONS, IGNORE_VERMAGIC = 1, 2
+_PAGE = 4096
+_UNSAFE = 1 << 6
+_LOCKDEP = "Disabling lock debugging due to kernel taint"
+_LOCKDEP_OFF = 3
+"""Taints (P, F) whose first one says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A module file. ``data`` is unpacked, its signature still at its end."""
+
+    file: str
+    data: bytes
+    compression: str | None = None
+
+    @classmethod
+    def of_file(cls, path: str) -> Subject:
+        """Read and unpack a file; any content will do."""
+        with open(path, "rb") as file:
+            raw = file.read()
+        return cls(path, bytes(decompress(raw, path)), format_of(raw))
+
+
+@dataclass(slots=True)
+class State:
+    """What loading has done to the kernel so far. ``exporters`` are modules, newest first."""
+
+    taints: int = 0
+    said: set[str] = field(default_factory=set)
+    exporters: list[Exports] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+
+
+class Session:
+    """One kernel, and the modules that were loaded into it one after the other as far as files tell."""
+
+    def __init__(self, host: Host, folders: Sequence[str] = (), comm: str = "insmod") -> None:
+        self.host, self.comm = host, comm
+        self.files = ModuleFiles(folders, host.tree)
+        said = {_LOCKDEP} if host.policy.taints & _LOCKDEP_OFF else set()
+        self.state = State(host.policy.taints, said, names=set(host.policy.loaded))
+        self._config = ConfigRules(host.system.config) if host.system is not None else None
+        self._busy: set[str] = set()
+        self._dependencies: dict[str, Verdict] = {}
+
+    def load(
+        self, subject: Subject, parameters: str = "", flags: int = 0, *, alone: bool = False, raw: bool = False
+    ) -> Verdict:
+        """Judge a file; if it loads, it is loaded from now on.
+
+        ``alone``: as insmod does it, nothing is loaded before it. ``raw``: as the bare system call, without what
+        modprobe's configuration and the command line add.
+        """
+        judging = _Judging(self, subject, flags, alone or raw)
+        judging.run(parameters, raw)
+        return judging.verdict()
+
+    def unload(self, name: str) -> None:
+        """The module is gone."""
+        self.state.names.discard(name)
+        self.state.exporters = [exporter for exporter in self.state.exporters if exporter.name != name]
+
+    def settings(self, name: str) -> list[tuple[str, str]]:
+        """(options, place) that modprobe would add for a module: of its configuration and the kernel command line."""
+        if self._config is not None:
+            return [(line.options, str(line.place)) for line in self._config.options_of(name, None)]
+        given = params.command_line_settings(self.host.cmdline, name)
+        return [(text, "the kernel command line") for text in given]
+
+    def modprobe_reasons(self, name: str) -> tuple[list[Reason], list[Note]]:
+        """What configuration has against ``modprobe NAME``."""
+        reasons: list[Reason] = []
+        notes: list[Note] = []
+        rules = self._config
+        if rules is None:
+            return reasons, notes
+        command = rules.install(name)
+        if command is not None and rules.softdep(name) is None:
+            text = f"modprobe runs '{command.command}' instead of loading it ({command.place})"
+            if command_effect(command.command) in (FAILS, SUCCEEDS):
+                fix = fix_of("install-command", name=name)
+                reasons.append(Reason("install-command", "modprobe", 0, text, fix, by=MODPROBE))
+            else:
+                notes.append(Note("install-command", text))
+        for line in rules.config.blacklists:
+            if line.module == name:
+                text = f"blacklist {line.module} ({line.place}): no device loads it by an alias; modprobe {name} does"
+                notes.append(Note("blacklist", text))
+        return reasons, notes
+
+    def depend(self, name: str) -> tuple[Verdict | None, str]:
+        """Have a module loaded that another one needs: its verdict, and its file. None: there is no file, or it is
+        being looked at already."""
+        path = self.files.file_of(name)
+        if path is None or name in self._busy:
+            return None, path or ""
+        if path not in self._dependencies:
+            self._busy.add(name)
+            try:
+                self._dependencies[path] = self._load_dependency(path)
+            finally:
+                self._busy.discard(name)
+        return self._dependencies[path], path
+
+    def _load_dependency(self, path: str) -> Verdict:
+        judging = _Judging(self, Subject.of_file(path), 0, alone=False, there=self.state.names)
+        judging.run("", raw=False)
+        judging.take()  # whether it loads or not: what it offers counts for what needs it
+        return judging.verdict()
+
+
+class _Judging:
+    """One file on its way through the steps. ``stop`` notes the kernel's answer; reasons go on being collected."""
+
+    def __init__(self, session: Session, subject: Subject, flags: int, alone: bool, there: Iterable[str] = ()) -> None:
+        self.session, self.subject, self.flags, self.alone = session, subject, flags, alone
+        self.host, self.state = session.host, session.state
+        self.there = frozenset(there)
+        self.reasons: list[Reason] = []
+        self.notes: list[Note] = []
+        self.needed: list[Needed] = []
+        self.lacking: list[str] = []
+        self.log: list[Line] = []
+        self.facts: dict[str, Any] = {}
+        self.reached = True
+        self.errno = 0
+        self.step = "permission"
+        self.taints = self.state.taints
+        self.own_taints = 0
+        self.kernel_taints = self.state.taints
+        self.name = ""
+        self.exports: Exports | None = None
+        self.trusted = False
+
+    # -- bookkeeping ----------------------------------------------------------------------------------------------
+
+    def say(self, findings: Iterable[Finding]) -> None:
+        """Log and taint, as far as the kernel comes this far; what it would taint further on is kept as well."""
+        for finding in findings:
+            if isinstance(finding, LogLine):
+                self._print(finding)
+                continue
+            mask = 1 << finding.bit
+            self.taints |= mask
+            if finding.of_module:
+                self.own_taints |= mask
+            if self.reached:
+                self.kernel_taints |= mask
+                if finding.lockdep_off:
+                    self._print(LogLine(4, _LOCKDEP, once=True))
+                self._panic(mask)
+
+    def _print(self, line: LogLine) -> None:
+        if not self.reached:
+            return
+        said = line.text.partition(": ")[2] or line.text
+        if line.once and said in self.state.said:
+            return
+        if line.once:
+            self.state.said.add(said)
+        self.log.append(Line(line.level, line.text))
+
+    def _panic(self, mask: int) -> None:
+        if not mask & self.host.policy.panic_on_taint:
+            return
+        letter = taint.letters(mask)
+        text = f"the kernel panics: it taints ({letter}), and panic_on_taint= on the command line names that"
+        self.reasons.append(Reason("panic-on-taint", self.step, 0, text, fix_of("panic-on-taint")))
+        self.reached = False
+
+    def stop(self, number: int, findings: Iterable[Finding] = ()) -> None:
+        """The kernel would answer this now, unless it has answered before."""
+        self.say(findings)
+        if self.reached:
+            self.errno, self.reached = number, False
+
+    def refuse(
+        self,
+        rule: str,
+        number: int,
+        text: str,
+        findings: Iterable[Finding] = (),
+        *,
+        items: Sequence[Mapping[str, Any]] = (),
+        **names: str,
+    ) -> None:
+        """A reason that ends its step."""
+        findings = tuple(findings)
+        context = {"name": self.name, "file": self.subject.file, "release": self.host.image.release} | names
+        log = tuple(Line(line.level, line.text) for line in findings if isinstance(line, LogLine))
+        self.reasons.append(Reason(rule, self.step, number, text, fix_of(rule, **context), log, items=tuple(items)))
+        self.stop(number, findings)
+
+    def note(self, rule: str, text: str) -> None:
+        self.notes.append(Note(rule, text))
+
+    def refused(self, rule: str, refusal: Errno, text: str) -> None:
+        """A reason made from a rule's own refusal."""
+        findings = refusal.findings if isinstance(refusal, Refusal) else ()
+        if isinstance(refusal, Refusal) and refusal.crash:
+            rule, text = "kernel-crash", f"a real kernel would crash on it: {refusal.why}"
+        self.refuse(rule, refusal.number, text, findings)
+
+    # -- the steps ------------------------------------------------------------------------------------------------
+
+    def run(self, parameters: str, raw: bool) -> None:
+        check, signer = self._read_signature()
+        body = self.subject.data[: check.verdict.length]
+        view, faults = link.faults_of(body, self.host.rules, bool(self.flags & IGNORE_MODVERSIONS))
+        self.name = view.mod_name if view is not None else self._name_by_file()
+        if view is not None:
+            self.facts |= {"vermagic": view.info("vermagic"), "license": view.info("license")}
+        if not raw:
+            self.step = "modprobe"
+            reasons, notes = self.session.modprobe_reasons(self.name)
+            self.reasons += reasons
+            self.notes += notes
+            if self.session.files.is_builtin(self.name):
+                self.note("builtin", f"{self.name} is part of this kernel: modprobe {self.name} loads nothing")
+        if view is not None and not faults and not self.alone:
+            self._dependencies(view)
+        self._permission()
+        if not self.subject.data:
+            self.refuse("not-elf", errno.EINVAL, "it is empty")
+        self._signature(check, signer)
+        self._file(faults, body)
+        if view is None:
+            return
+        self._gates(view)
+        if faults:
+            self.note("not-judged", "symbols, relocations and parameters are judged when the file itself is sound")
+            return
+        try:
+            self._link(view, parameters, raw)
+        except Errno as refusal:
+            self.refused("layout", refusal, f"its sections do not fit together: {refusal.why}")
+        self._finish()
+
+    def _name_by_file(self) -> str:
+        base = os.path.basename(self.subject.file)
+        return base.partition(".")[0].replace("-", "_")
+
+    def _read_signature(self) -> tuple[sign.Check, Any]:
+        policy = self.host.policy
+        check = sign.check(
+            self.subject.data, self.host.rings, flags=self.flags, enforced=policy.enforced, lockdown=policy.lockdown,
+            comm=self.session.comm,
+        )  # fmt: skip
+        signer = signer_of(split_signature(self.subject.data)[1], self.subject.file)
+        if signer is not None:
+            self.facts |= {"signer": signer.name, "key": (signer.key_id or signer.serial).hex()}
+        return check, signer
+
+    def _permission(self) -> None:
+        self.step = "permission"
+        policy, config = self.host.policy, self.host.image.config
+        if config.text.strip() and config.get("MODULES") != "y":
+            self.refuse("no-module-support", errno.ENOSYS, "this kernel cannot load modules")
+        if policy.disabled:
+            self.refuse("modules-disabled", errno.EPERM, f"modules are disabled: {policy.disabled_by}")
+
+    def _signature(self, check: sign.Check, signer: Any) -> None:
+        self.step = "signature"
+        self.trusted = check.ok
+        findings = tuple(LogLine(line.level, line.text) for line in check.lines)
+        reason = signature_reason(check, self.host.policy, self.host.rings, signer)
+        if reason is not None:
+            self.reasons.append(reason)
+            self.stop(check.number, findings)
+            return
+        self.say(findings)
+        note = signature_note(check, signer)
+        if note is not None:
+            self.notes.append(note)
+        elif check.verdict.key is not None:
+            self.facts["trusted_key"] = check.verdict.key.description
+
+    def _file(self, faults: Sequence[link.Fault], body: bytes) -> None:
+        self.step = "check"
+        for fault in faults:
+            rule, text = _FAULTS.get(fault.check, ("elf", "the file is not sound"))
+            if rule == "architecture":
+                machine = int.from_bytes(body[18:20], "little")
+                text = f"it is built for {name_of(EM, machine)}, this kernel is x86-64"
+            elif rule == "not-elf":
+                text = _what_it_is(self.subject, body)
+            said = [line.text for line in fault.refusal.log]
+            self.refused(rule, fault.refusal, f"{text}: {said[0]}" if said and rule == "elf" else text)
+
+    def _gates(self, view: LoadView) -> None:
+        kernel = link.Against(
+            self.host.rules,
+            self._exporters(),
+            self.host.image.vermagic,
+            blacklist=self.host.policy.blacklist,
+            ignore_vermagic=bool(self.flags & IGNORE_VERMAGIC),
+            spectre_v2=self.host.policy.spectre_v2,
+        )
+        for gate in link.FILE_GATES:
+            now = replace(kernel, taints=self.taints)
+            try:
+                found = gate.check(view, now)
+            except Refusal as refusal:
+                getattr(self, _GATE_REASONS[gate.name])(view, now, refusal)
+            else:
+                self.say(found)
+        if view.info("vermagic") and not self.flags & IGNORE_VERMAGIC:
+            self._note_other_release(view)
+
+    def _blacklisted(self, view: LoadView, kernel: link.Against, refusal: Refusal) -> None:
+        text = f"the kernel refuses modules named {view.name}: module_blacklist={kernel.blacklist} on its command line"
+        self.refused("module-blacklist", refusal, text)
+
+    def _struct_module(self, view: LoadView, kernel: link.Against, refusal: Refusal) -> None:
+        versions = read_versions(view)
+        if versions is None:
+            text = "it has no symbol versions (__versions), and this kernel does not allow forced loading"
+            self.refused("forced-load", refusal, text)
+            return
+        found = find_symbol(kernel.exporters, "module_layout")
+        built, here = versions.get("module_layout"), found[1].crc if found else None
+        if built is None:
+            text = "it has symbol versions, but none of module_layout, which every module needs"
+        else:
+            text = (
+                f"built for a kernel whose struct module differs: CRC of module_layout {built:#010x}, here {here:#010x}"
+            )
+        self.refused("struct-module-version", refusal, text)
+
+    def _metadata(self, view: LoadView, kernel: link.Against, refusal: Refusal) -> None:
+        magic = view.info("vermagic")
+        if (
+            magic is not None
+            and not kernel.ignore_vermagic
+            and not same_magic(magic, kernel.vermagic, bool(view.index.vers))
+        ):
+            items = vermagic_words(magic, kernel.vermagic, bool(view.index.vers))
+            shown = ", ".join(_word_text(item) for item in items) or "the order of its words or its blanks"
+            text = f"built for another kernel: '{magic.strip()}' instead of '{kernel.vermagic.strip()}': {shown}"
+            self.refuse("vermagic", refusal.number, text, refusal.findings, items=items)
+        elif view.info("livepatch") is not None and not kernel.rules.livepatch:
+            self.refused("livepatch-support", refusal, "it is a livepatch module")
+        else:
+            text = "it has no vermagic, and this kernel does not allow forced loading"
+            self.refused("forced-load", refusal, text)
+        rest = replace(kernel.rules, livepatch=True)
+        self.say(link.metadata_taints(view, rest, self.taints, spectre_v2=kernel.spectre_v2))
+
+    def _protection(self, view: LoadView, kernel: link.Against, refusal: Refusal) -> None:
+        self.refused("write-exec", refusal, "a section of it is both writable and executable")
+
+    def _note_other_release(self, view: LoadView) -> None:
+        magic, here = view.info("vermagic") or "", self.host.image.vermagic
+        if magic.partition(" ")[0] != here.partition(" ")[0] and not self._has("vermagic"):
+            text = f"built for {magic.partition(' ')[0]}: with symbol versions the release does not count, the CRCs do"
+            self.note("other-release", text)
+
+    def _has(self, rule: str) -> bool:
+        return any(reason.rule == rule for reason in self.reasons)
+
+    # -- other modules --------------------------------------------------------------------------------------------
+
+    def _exporters(self) -> list[link.Exporter]:
+        return [self.host.kernel, *self.state.exporters]
+
+    def _missing(self, view: LoadView) -> list[str]:
+        exporters = self._exporters()
+        return [name for name in strong_undefined(view) if find_symbol(exporters, name) is None]
+
+    def _dependencies(self, view: LoadView) -> None:
+        """Have loaded what the file says it needs, then whoever exports what is still missing."""
+        self.step = "modprobe"
+        missing = self._missing(view)
+        asked: set[str] = set()
+        for name in link.linked.depends(view) if missing else ():
+            asked.add(name)
+            if not self._depend(name) and not self.session.files.is_builtin(name):
+                self.lacking.append(name)
+        for symbol in self._missing(view):
+            for name in self.session.files.exporters_of(symbol):
+                if name not in asked and name != self.name:
+                    asked.add(name)
+                    self._depend(name)
+        if missing:
+            self._count(missing)
+        self.taints = self.kernel_taints = self.state.taints
+
+    def _depend(self, name: str) -> bool:
+        verdict, path = self.session.depend(name)
+        if verdict is None:
+            return bool(path)
+        there = verdict.module in self.there
+        self.needed.append(Needed(verdict.module, "" if there else path, 0, verdict.loads or there))
+        if not verdict.loads and not there:
+            why = verdict.reasons[0]
+            text = f"it needs {verdict.module}, which does not load itself: {why.text}"
+            item = {"module": verdict.module, "path": path, "rule": why.rule}
+            fix = fix_of("dependency-refused", path=path)
+            self.reasons.append(
+                Reason("dependency-refused", "modprobe", verdict.errno, text, fix, verdict.log, MODPROBE, (item,))
+            )
+            if self.reached:
+                self.log += verdict.log
+                self.errno, self.reached = verdict.errno, False
+        return True
+
+    def _count(self, missing: list[str]) -> None:
+        """How many of the missing symbols each of the modules provides."""
+        counts: dict[str, int] = {}
+        for name in missing:
+            found = find_symbol(self.state.exporters, name)
+            if found is not None:
+                counts[found[0].name] = counts.get(found[0].name, 0) + 1
+        self.needed = [replace(needed, symbols=counts.get(needed.name, 0)) for needed in self.needed]
+
+    # -- memory, symbols, relocations -----------------------------------------------------------------------------
+
+    def _link(self, view: LoadView, parameters: str, raw: bool) -> None:
+        rules = self.host.rules
+        self.step = "allocate"
+        try:
+            layout = link.lay_out(view, rules)
+        except Errno as refusal:
+            self.refused("layout", refusal, f"its sections cannot be laid out: {refusal.why}")
+            return
+        size = sum(region.size for region in layout.regions.values())
+        if size > AREA_SIZE:
+            self.refuse(
+                "no-memory", errno.ENOMEM, f"it wants {size >> 20} MiB, more than all modules together may have"
+            )
+            return
+        self._reserve(view, layout)
+        bases, at = {}, MODULE_AREA
+        for name, region in layout.regions.items():
+            bases[name] = at
+            at += -(-region.size // _PAGE) * _PAGE
+        work = _Linking(view, layout, bases)
+        if self._bind(work):
+            self._form(work)
+            self._settings(work, parameters, raw)
+
+    def _reserve(self, view: LoadView, layout: link.Layout) -> None:
+        self.step = "name"
+        built = bytes(view.contents(view.index.mod))
+        room = self.host.image.btf.struct("module").member("name")
+        if b"\0" not in built[room.offset : room.offset + room.size].ljust(room.size, b"\0"):
+            self.refuse("name-too-long", errno.EINVAL, "its name has no end: the kernel stops with a BUG")
+        elif view.mod_name in self.state.names and view.mod_name not in self.there:
+            self.refuse("already-loaded", errno.EEXIST, f"a module named {view.mod_name} is loaded already")
+        self.step = "unsigned"
+        if not self.trusted:
+            self.say(link.unsigned_taint(view))
+        self.step = "tables"
+        limit = limits()["percpu_reserve"]
+        if layout.percpu_size > limit:
+            line = LogLine(4, f"{view.mod_name}: Could not allocate {layout.percpu_size} bytes percpu data")
+            text = f"its static per-CPU data ({layout.percpu_size} bytes) exceeds what modules may have ({limit} bytes)"
+            self.refuse("percpu", errno.ENOMEM, text, (line,))
+        try:
+            self.say(
+                link.check_module_license_and_versions(
+                    view, self.host.rules, self.taints,
+                    has_unversioned_exports=link.has_unversioned_exports(view, self.host.rules),
+                )
+            )  # fmt: skip
+        except Refusal as refusal:
+            text = "its exports have no versions, and this kernel does not allow forced loading"
+            self.refused("forced-load", refusal, text)
+
+    def _bind(self, work: _Linking) -> bool:
+        """Symbols and relocations; whether the module could be relocated, if need be with made-up addresses."""
+        self.step = "link"
+        view = work.view
+        resolver = link.Resolver(view, self._exporters(), self.host.rules, self.taints, self.own_taints)
+        symbols = link.simplify(view, work.addresses, PERCPU_BASE, resolver)
+        self.say(symbols.findings)
+        before, self.own_taints = self.own_taints, resolver.of_module | self.own_taints
+        for bit in range(64):
+            if self.own_taints & ~before & 1 << bit:
+                self.say((Taint(link.TaintBit(bit), lockdep_off=True),))
+        if symbols.error:
+            around = Surroundings(
+                self._exporters(), self.host.image.exports, self.host.image.symbols.__contains__, self.session.files,
+                tuple(self.lacking), self.host.image.release, self.subject.file,
+            )  # fmt: skip
+            self.reasons += symbol_reasons(view, symbols, resolver, around)
+            self.stop(symbols.error)
+            symbols = link.simplify(view, work.addresses, PERCPU_BASE, _Lenient(symbols.bound))
+        work.bound = {found.value: name for name, found in symbols.bound.items() if found.found}
+        self.used = tuple(exporter.name for exporter in resolver.used)
+        try:
+            link.relocate(
+                view, work.layout, work.addresses, work.windows, symbols, memory=work.memory, livepatch=self._livepatch
+            )
+        except Errno as refusal:
+            if not symbols.error or isinstance(refusal, Refusal):
+                said = [line.text for line in refusal.log] if isinstance(refusal, Refusal) else []
+                self.refused("relocation", refusal, f"its code cannot be placed: {said[0] if said else refusal.why}")
+            return False
+        return True
+
+    def _livepatch(self, owner: str, name: str) -> tuple[int, ...]:
+        return tuple(self.host.image.symbols.all(name)) if owner == link.VMLINUX else ()
+
+    def _form(self, work: _Linking) -> None:
+        """What it would export, and whether somebody does already."""
+        self.step = "form"
+        view = work.view
+        tables = link.find_tables(view, work.addresses, self.host.rules)
+        try:
+            exports = read_exports(view, work.addresses, work.windows, tables)
+        except Errno as refusal:
+            self.refused("elf", refusal, f"its table of exports cannot be read: {refusal.why}")
+            return
+        others = [exporter for exporter in self._exporters() if exporter.name != view.mod_name]
+        taken = []
+        for name in exports:
+            try:
+                link.verify_exported_symbols(view, (name,), others)
+            except Refusal as refusal:
+                owner = find_symbol(others, name)
+                taken.append(({"symbol": name, "owner": owner[0].name if owner else ""}, refusal))
+        if taken:
+            items = [item for item, _ in taken]
+            owners = ", ".join(dict.fromkeys(item["owner"] for item in items))
+            shown = ", ".join(item["symbol"] for item in items[:6]) + (" …" if len(items) > 6 else "")
+            text = f"it exports what {owners} exports already: {shown}"
+            self.refuse("export-duplicate", errno.ENOEXEC, text, taken[0][1].findings, items=items)
+        self.exports = Exports(view.mod_name, exports, self.own_taints)
+        work.table = tables.get("kp")
+
+    def _settings(self, work: _Linking, parameters: str, raw: bool) -> None:
+        self.step = "parameters"
+        view = work.view
+        given = [] if raw else self.session.settings(view.mod_name)
+        arguments = " ".join([*(text for text, _ in given), parameters]).strip()
+        linked = Linked(self.host.image, work.memory, work.bases, work.bound)
+        locked = self.host.policy.lockdown is not sign.Lockdown.NONE
+        outcome = try_settings(
+            view.mod_name, arguments.encode("latin-1", "replace"), linked, work.table, locked=locked,
+            comm=self.session.comm,
+        )  # fmt: skip
+        self._settings_notes(outcome, given)
+        lines = tuple(LogLine(line.level, line.text) for line in outcome.lines)
+        if outcome.error:
+            number = -outcome.error
+            rule = "parameter-lockdown" if number == errno.EPERM and locked else "parameter"
+            said = "; ".join(str(item["line"]).partition(": ")[2] for item in outcome.refused)
+            places = ", ".join(dict.fromkeys(place for _, place in given))
+            text = f"a parameter is not accepted: {said}" + (f" (from {places})" if places else "")
+            self.refuse(rule, number, text, lines, items=outcome.refused)
+        else:
+            self.say(lines)
+        self._sysfs(view, [parameter.name for parameter in parameters_of(linked, work.table) if parameter.perm])
+
+    def _settings_notes(self, outcome: Outcome, given: Sequence[tuple[str, str]]) -> None:
+        for name in outcome.unknown:
+            places = [place for text, place in given if name in text]
+            where = f" ({places[0]})" if places else ""
+            self.note("unknown-parameter", f"it has no parameter '{name}'{where}: the kernel logs that and goes on")
+        if outcome.unsafe and self.reached:
+            self.kernel_taints |= _UNSAFE
+        if outcome.unsafe:
+            self.taints |= _UNSAFE
+        if outcome.undecided:
+            names = ", ".join(outcome.undecided)
+            self.note("own-parameter", f"the module's own code judges the value of {names}")
+
+    def _sysfs(self, view: LoadView, visible: list[str]) -> None:
+        self.step = "sysfs"
+        name = view.mod_name
+        if name in self.host.objects:
+            line = LogLine(3, f"{name}: module is already loaded")
+            text = f"the kernel has built-in code named {name} in /sys/module"
+            self.refuse("builtin-name", errno.EINVAL, text, (line,))
+        twice = [parameter for number, parameter in enumerate(visible) if parameter in visible[:number]]
+        if twice:
+            line = LogLine(4, f"sysfs: cannot create duplicate filename '/module/{name}/parameters/{twice[0]}'")
+            items = [{"parameter": parameter} for parameter in twice]
+            text = f"it has two parameters of one name: {', '.join(twice)}"
+            self.refuse("parameter-twice", errno.EEXIST, text, (line,), items=items)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        for flag in taint.FLAGS:
+            if self.own_taints >> flag.bit & 1 or (self.taints & ~self.state.taints) >> flag.bit & 1:
+                self.note("taint", f"taints {flag.letter} ({1 << flag.bit}): {flag.meaning}")
+
+    def take(self) -> None:
+        """The module is loaded from now on."""
+        self.state.names.add(self.name)
+        if self.exports is not None:
+            self.state.exporters.insert(0, self.exports)
+
+    def verdict(self) -> Verdict:
+        loads = not self.reasons
+        self.state.taints = self.kernel_taints
+        if loads and self.name not in self.state.names:
+            self.take()
+        order = {step: number for number, step in enumerate(STEPS)}
+        reasons = sorted(self.reasons, key=lambda reason: order[reason.step])
+        return Verdict(
+            file=self.subject.file, module=self.name, target=self.host.label, release=self.host.image.release,
+            loads=loads, errno=self.errno, reasons=tuple(reasons), notes=tuple(self.notes),
+            needed=tuple(self.needed), log=tuple(self.log), taint=self.kernel_taints, module_taint=self.own_taints,
+            facts=self.facts,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Linking:
+    """A module being linked at made-up addresses."""
+
+    view: LoadView
+    layout: link.Layout
+    bases: dict[str, int]
+    addresses: list[int] = field(init=False)
+    memory: dict[str, bytearray] = field(init=False)
+    windows: Sequence[memoryview | None] = field(init=False)
+    bound: dict[int, str] = field(default_factory=dict)
+    table: Any = None
+
+    def __post_init__(self) -> None:
+        self.addresses = self.layout.addresses(self.bases)
+        self.memory = self.layout.image(self.view)
+        self.windows = self.layout.windows(self.view, self.memory)
+
+
+class _Lenient:
+    """Gives every name an address, so that what follows the symbols can be judged too."""
+
+    def __init__(self, bound: Mapping[str, Resolution]) -> None:
+        self._bound = bound
+        self._made_up = next((found.value for found in bound.values() if found.found and found.value), MODULE_AREA)
+
+    def __call__(self, name: str) -> Resolution:
+        found = self._bound[name]
+        return found if found.found and not found.error else Resolution(True, self._made_up, link.KERNEL)
+
+
+_GATE_REASONS = {
+    "blacklist": "_blacklisted",
+    "struct module": "_struct_module",
+    "metadata": "_metadata",
+    "protection": "_protection",
+}
+_FAULTS = {
+    "elf_header": ("not-elf", ""),
+    "architecture": ("architecture", ""),
+    "object_type": ("no-module", "it is no relocatable file: a program or library, not a module"),
+    "first_symbol_table": ("no-symbols", "it has no symbol table: it was stripped too far"),
+    "only_symbol_table": ("no-symbols", "it has no symbol table (or two): it was stripped too far"),
+    "first_this_module": ("no-module", "it is an object file, but no module: it lacks .gnu.linkonce.this_module"),
+    "only_this_module": (
+        "struct-module-version",
+        "its struct module (.gnu.linkonce.this_module) is not what this kernel has",
+    ),
+}
+"""By the name of the check that failed: rule and sentence."""
+
+
+def _what_it_is(subject: Subject, body: bytes) -> str:
+    """What a file that is no ELF file may be."""
+    for start, what in _LOOKS_LIKE.items():
+        if body.startswith(start):
+            return f"it is no ELF file: {what}"
+    if len(body) < 64:
+        return f"it is too short for a module: {len(body)} bytes"
+    return f"it is no ELF file: it starts with {body[:4].hex(' ')}"
+
+
+_LOOKS_LIKE = {
+    b"version https://git-lfs": "a pointer of Git LFS, whose content was not fetched",
+    b"<": "it looks like a page of the web",
+    b"#!": "a script",
+    b"PK": "a zip archive",
+    b"!<arch>": "a library (.a) or a Debian package",
+    b"BC\xc0\xde": "LLVM bitcode",
+}
+
+
+def vermagic_words(module: str, kernel: str, has_crcs: bool) -> list[dict[str, str]]:
+    """The words in which two vermagic texts differ, each with the side that has it. With CRCs the release is left
+    out."""
+    ours, theirs = module.split(), kernel.split()
+    words: list[dict[str, str]] = []
+    if not has_crcs and ours[:1] != theirs[:1]:
+        words.append({"word": " ".join(ours[:1]), "only": "module", "place": "release"})
+        words.append({"word": " ".join(theirs[:1]), "only": "kernel", "place": "release"})
+    words += [{"word": word, "only": "module", "place": "option"} for word in ours[1:] if word not in theirs[1:]]
+    words += [{"word": word, "only": "kernel", "place": "option"} for word in theirs[1:] if word not in ours[1:]]
+    return words
+
+
+def _word_text(item: Mapping[str, str]) -> str:
+    if item["place"] == "release":
+        return f"{'its' if item['only'] == 'module' else 'the kernel'}'s release {item['word']}".replace("its's", "its")
+    return f"{'the module has' if item['only'] == 'module' else 'the kernel has'} '{item['word']}'"
+
+
+@cache
+def limits() -> dict[str, int]:
+    """Sizes that a kernel is built with and an image does not tell."""
+    data = json.loads(Path(__file__).with_name("limits.json").read_text(encoding="utf-8"))
+    return {key: value for key, value in data.items() if isinstance(value, int)}
+
+
+__all__ = ["Session", "State", "Subject", "vermagic_words"]
