@@ -45,18 +45,6 @@ _MEMORY_TYPES = {
 }  # fmt: skip
 _TAINT_USER = 6
 _SHF_EXECINSTR = 4
-_CONTENTS = frozenset({1, 8, 14, 15, 16})
-"""Section types that hold code or data: PROGBITS, NOBITS and the arrays of functions."""
-_LEFT_IN_FILE = (
-    ".comment",
-    ".debug",
-    ".note.GNU-stack",
-    ".modinfo",
-    "__versions",
-    "__version_ext",
-    ".BTF",
-    ".gnu_debug",
-)
 _ELF_HEADER, _SECTION_HEADER = struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQIIQQ")
 
 
@@ -231,11 +219,7 @@ class Loader:
         No sane module has such symbols, so the copy is made for odd ones only.
         """
         view, guest = load.view, self.guest
-        left = [
-            number
-            for number, (place, section) in enumerate(zip(load.layout.places, view.sections, strict=True))
-            if place is None and number and section.type in _CONTENTS and not section.name.startswith(_LEFT_IN_FILE)
-        ]
+        left = link.left_behind(view, load.layout)
         if not left:
             return
         copy = yield (guest.first_symbol("vmalloc", "vmalloc_noprof"), len(view.data))

@@ -8,7 +8,7 @@ the CPU, ``linked`` does all of it in one go.
 from kobox.link.findings import Finding, Level, LogLine, Refusal, Taint, TaintBit
 from kobox.link.gates import FILE_GATES, Against, Gate
 from kobox.link.kallsyms import Kallsyms, add_kallsyms
-from kobox.link.layout import Layout, Region, lay_out
+from kobox.link.layout import Layout, Region, lay_out, left_behind
 from kobox.link.linked import LinkedModule, link_module, link_tree, link_view
 from kobox.link.livepatch import VMLINUX
 from kobox.link.orc import sort_orc
@@ -73,6 +73,7 @@ __all__ = [
     "find_tables",
     "has_unversioned_exports",
     "lay_out",
+    "left_behind",
     "link_module",
     "link_tree",
     "link_view",

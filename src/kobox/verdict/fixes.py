@@ -21,6 +21,7 @@ FIXES: dict[str, str] = {
     "livepatch-support": "this kernel was built without CONFIG_LIVEPATCH: it takes no livepatch module",
     "module-blacklist": "remove {name} from module_blacklist= on the kernel command line and reboot",
     "modules-disabled": "remove what disables modules and reboot: it cannot be taken back while the kernel runs",
+    "name-empty": "the file is damaged, or was not made by the kernel's build system: build it again",
     "name-too-long": "shorten the module's name (its object file's name in the Makefile)",
     "no-memory": "make the module's static data smaller: large buffers belong in vmalloc() memory",
     "no-module": "link it as a module: build with the kernel's own build system (make -C /lib/modules/{release}/build "

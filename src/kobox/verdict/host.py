@@ -75,6 +75,12 @@ class Host:
         """Names below /sys/module that built-in code with parameters or a version holds from boot on."""
         return frozenset(_objects(self.image))
 
+    @property
+    def vmalloc(self) -> int:
+        """Where memory from vmalloc() starts, if the kernel does not move it at boot; 0 when it does not say."""
+        base = self.image.symbols.get("vmalloc_base")
+        return 0 if base is None else self.image.read_int(base)
+
     def option(self, name: str) -> str:
         """A build option's value, empty when it is not set."""
         return self.image.config.get(name, "")

@@ -474,7 +474,7 @@ class _Judging:
         for name, region in layout.regions.items():
             bases[name] = at
             at += -(-region.size // _PAGE) * _PAGE
-        work = _Linking(view, layout, bases)
+        work = _Linking(view, layout, bases, self.host.vmalloc)
         if self._bind(work):
             self._form(work)
             self._settings(work, parameters, raw)
@@ -609,6 +609,9 @@ class _Judging:
     def _sysfs(self, view: LoadView, visible: list[str]) -> None:
         self.step = "sysfs"
         name = view.mod_name
+        if not name:
+            line = LogLine(4, "kobject: ((____ptrval____)): attempted to be registered with empty name!")
+            self.refuse("name-empty", errno.EINVAL, "its name is empty", (line,))
         if name in self.host.objects:
             line = LogLine(3, f"{name}: module is already loaded")
             text = f"the kernel has built-in code named {name} in /sys/module"
@@ -655,6 +658,8 @@ class _Linking:
     view: LoadView
     layout: link.Layout
     bases: dict[str, int]
+    copy: int
+    """Where the kernel keeps the file itself while it loads."""
     addresses: list[int] = field(init=False)
     memory: dict[str, bytearray] = field(init=False)
     windows: Sequence[memoryview | None] = field(init=False)
@@ -663,6 +668,8 @@ class _Linking:
 
     def __post_init__(self) -> None:
         self.addresses = self.layout.addresses(self.bases)
+        for number in link.left_behind(self.view, self.layout):
+            self.addresses[number] = self.copy + self.view.sections[number].offset
         self.memory = self.layout.image(self.view)
         self.windows = self.layout.windows(self.view, self.memory)
 
