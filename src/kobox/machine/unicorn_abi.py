@@ -1,8 +1,6 @@
 """The Unicorn library behind one thin class: map RAM, run, registers, hooks, translated code.
 
-Only this file knows that Unicorn exists. It talks to the C library directly where the binding is slow (a register
-read through the binding costs a microsecond and a half, here 0.3) or lacks a call (flushing the translation
-look-aside buffer).
+Only this file and ``unicorn_library`` know that Unicorn exists.
 """
 
 from __future__ import annotations
@@ -14,46 +12,38 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from unicorn import unicorn_const as const
-from unicorn import x86_const
-from unicorn.unicorn_py3 import unicorn as binding
-
 from kobox.errors import NotModelled
+from kobox.machine.unicorn_library import CONST, LIBRARY, READ_CALLBACK, WRITE_CALLBACK, X86, TlbEntry, version
 
 WANTED_VERSION = (2, 1)
 """Internals used here (hook signatures, control codes) are those of this series; pyproject pins the exact release."""
 
-REG = {
-    name.removeprefix("UC_X86_REG_").lower(): value
-    for name, value in vars(x86_const).items()
-    if name.startswith("UC_X86_REG_")
-}
+REG = {name.removeprefix("UC_X86_REG_").lower(): value for name, value in X86.items() if name.startswith("UC_X86_REG_")}
 """Register numbers by lower-case name: ``REG["rip"]``."""
 
 GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
 _ENCODING = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *GENERAL[8:], "rip")
 """General registers in the order of their numbers in instructions, then rip: how Unicorn keeps them in memory."""
 
-OK = const.UC_ERR_OK
-INSN_INVALID = const.UC_ERR_INSN_INVALID
-EXCEPTION = const.UC_ERR_EXCEPTION
+OK = CONST["UC_ERR_OK"]
+INSN_INVALID = CONST["UC_ERR_INSN_INVALID"]
+EXCEPTION = CONST["UC_ERR_EXCEPTION"]
 FAULTS: dict[int, tuple[str, bool]] = {
-    const.UC_ERR_READ_UNMAPPED: ("read", False),
-    const.UC_ERR_WRITE_UNMAPPED: ("write", False),
-    const.UC_ERR_FETCH_UNMAPPED: ("fetch", False),
-    const.UC_ERR_READ_PROT: ("read", True),
-    const.UC_ERR_WRITE_PROT: ("write", True),
-    const.UC_ERR_FETCH_PROT: ("fetch", True),
+    CONST["UC_ERR_READ_UNMAPPED"]: ("read", False),
+    CONST["UC_ERR_WRITE_UNMAPPED"]: ("write", False),
+    CONST["UC_ERR_FETCH_UNMAPPED"]: ("fetch", False),
+    CONST["UC_ERR_READ_PROT"]: ("read", True),
+    CONST["UC_ERR_WRITE_PROT"]: ("write", True),
+    CONST["UC_ERR_FETCH_PROT"]: ("fetch", True),
 }
 """Memory errors of a run: access, and whether the page was there."""
 
-READ, WRITE, FETCH = const.UC_MEM_READ, const.UC_MEM_WRITE, const.UC_MEM_FETCH
+READ, WRITE, FETCH = CONST["UC_MEM_READ"], CONST["UC_MEM_WRITE"], CONST["UC_MEM_FETCH"]
 """What the CPU wants of a page."""
 
-PROT_READ, PROT_WRITE, PROT_EXEC = const.UC_PROT_READ, const.UC_PROT_WRITE, const.UC_PROT_EXEC
-PROT_RW, PROT_RX, PROT_RWX = PROT_READ | PROT_WRITE, PROT_READ | PROT_EXEC, const.UC_PROT_ALL
+PROT_READ, PROT_WRITE, PROT_EXEC = CONST["UC_PROT_READ"], CONST["UC_PROT_WRITE"], CONST["UC_PROT_EXEC"]
+PROT_RW, PROT_RX, PROT_RWX = PROT_READ | PROT_WRITE, PROT_READ | PROT_EXEC, CONST["UC_PROT_ALL"]
 
-_TLB_ENTRY = binding.uc_tlb_entry
 _TLB_FILL = ctypes.CFUNCTYPE(
     ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p
 )
@@ -82,15 +72,15 @@ class Unicorn:
     """One emulated x86-64 CPU. Callbacks get plain integers; an exception in one ends the run and is raised there."""
 
     def __init__(self) -> None:
-        have = binding.uc_version()[:2]
-        if tuple(have) != WANTED_VERSION:
+        have = version()
+        if have != WANTED_VERSION:
             raise NotModelled(
                 f"Unicorn {have[0]}.{have[1]} is installed, kobox works with {WANTED_VERSION[0]}.{WANTED_VERSION[1]}",
                 hint="pip install 'unicorn==2.1.4'",
             )
-        self._lib = binding.uclib
+        self._lib = LIBRARY
         handle = ctypes.c_void_p()
-        self._check(self._lib.uc_open(const.UC_ARCH_X86, const.UC_MODE_64, ctypes.byref(handle)), "open")
+        self._check(self._lib.uc_open(CONST["UC_ARCH_X86"], CONST["UC_MODE_64"], ctypes.byref(handle)), "open")
         self._handle = handle
         self._keep: list[object] = []
         self._raised: BaseException | None = None
@@ -99,22 +89,19 @@ class Unicorn:
         self.precise_stop = self._check_for_stops_only_between_blocks()
         self._file = self._find_register_file()
         self._place = {REG[name]: index for index, name in enumerate(_ENCODING)} if self._file else {}
-        # the binding leaves uc_ctl's variable arguments untyped; give each use its own typed prototype
-        ctl = ctypes.CDLL(self._lib._name).uc_ctl
-        ctl.restype = ctypes.c_int
-        self._ctl = ctl
+        self._ctl = self._lib.uc_ctl
 
     # -- set-up -------------------------------------------------------------------------------------------------
 
     def set_cpu_model(self, model: int) -> None:
         """Choose Unicorn's own CPU model, before anything runs."""
-        request = _ctl_code(const.UC_CTL_CPU_MODEL, 1, _CTL_WRITE)
+        request = _ctl_code(CONST["UC_CTL_CPU_MODEL"], 1, _CTL_WRITE)
         self._check(self._ctl(self._handle, request, ctypes.c_int(model)), "cpu model")
 
     def use_page_map(self, fill: Callable[[int, int], tuple[int, int] | None]) -> None:
         """Every virtual page the CPU touches is asked of ``fill(vaddr, access) -> (paddr, protection) | None``."""
-        request = _ctl_code(const.UC_CTL_TLB_TYPE, 1, _CTL_WRITE)
-        self._check(self._ctl(self._handle, request, ctypes.c_int(const.UC_TLB_VIRTUAL)), "tlb type")
+        request = _ctl_code(CONST["UC_CTL_TLB_TYPE"], 1, _CTL_WRITE)
+        self._check(self._ctl(self._handle, request, ctypes.c_int(CONST["UC_TLB_VIRTUAL"])), "tlb type")
 
         slots: dict[int, Any] = {}  # answers lie on the C stack, in a handful of places
 
@@ -128,15 +115,15 @@ class Unicorn:
                 return False
             slot = slots.get(entry)
             if slot is None:
-                slot = slots[entry] = _TLB_ENTRY.from_address(entry)
+                slot = slots[entry] = TlbEntry.from_address(entry)
             slot.paddr, slot.perms = found
             return True
 
-        self._hook(const.UC_HOOK_TLB_FILL, _TLB_FILL(callback))
+        self._hook(CONST["UC_HOOK_TLB_FILL"], _TLB_FILL(callback))
 
     def on_interrupt(self, handler: Callable[[int], None]) -> None:
         """``handler(vector)`` for every exception or software interrupt that the guest raises."""
-        self._hook(const.UC_HOOK_INTR, _INTR(self._guarded(lambda _uc, vector, _data: handler(vector))))
+        self._hook(CONST["UC_HOOK_INTR"], _INTR(self._guarded(lambda _uc, vector, _data: handler(vector))))
 
     def on_cpuid(self, handler: Callable[[], None]) -> None:
         """``handler()`` reads EAX and ECX and sets the four result registers."""
@@ -148,7 +135,7 @@ class Unicorn:
                 self._remember(error)
             return 1
 
-        self._hook_instruction(x86_const.UC_X86_INS_CPUID, _CPUID(callback))
+        self._hook_instruction(X86["UC_X86_INS_CPUID"], _CPUID(callback))
 
     def on_ports(self, read: Callable[[int, int], int], write: Callable[[int, int, int], None]) -> None:
         """``read(port, size) -> value`` and ``write(port, size, value)`` for IN and OUT."""
@@ -160,9 +147,9 @@ class Unicorn:
                 self._remember(error)
                 return 0
 
-        self._hook_instruction(x86_const.UC_X86_INS_IN, _IN(callback_in))
+        self._hook_instruction(X86["UC_X86_INS_IN"], _IN(callback_in))
         self._hook_instruction(
-            x86_const.UC_X86_INS_OUT,
+            X86["UC_X86_INS_OUT"],
             _OUT(self._guarded(lambda _uc, port, size, value, _data: write(port, size, value))),
         )
 
@@ -182,8 +169,8 @@ class Unicorn:
                 self._remember(error)
                 return 0
 
-        reader = binding.MMIO_READ_CFUNC(callback_read)
-        writer = binding.MMIO_WRITE_CFUNC(self._guarded(lambda _uc, off, width, value, _data: write(off, width, value)))
+        reader = READ_CALLBACK(callback_read)
+        writer = WRITE_CALLBACK(self._guarded(lambda _uc, off, width, value, _data: write(off, width, value)))
         self._keep += [reader, writer]
         self._check(
             self._lib.uc_mmio_map(
@@ -247,12 +234,12 @@ class Unicorn:
 
     def read_msr(self, number: int) -> int:
         msr = _Msr(number, 0)
-        self._lib.uc_reg_read(self._handle, x86_const.UC_X86_REG_MSR, ctypes.byref(msr))
+        self._lib.uc_reg_read(self._handle, X86["UC_X86_REG_MSR"], ctypes.byref(msr))
         return int(msr.value)
 
     def write_msr(self, number: int, value: int) -> None:
         msr = _Msr(number, value)
-        self._lib.uc_reg_write(self._handle, x86_const.UC_X86_REG_MSR, ctypes.byref(msr))
+        self._lib.uc_reg_write(self._handle, X86["UC_X86_REG_MSR"], ctypes.byref(msr))
 
     def save_context(self) -> object:
         """All registers, restorable on this CPU only."""
@@ -266,15 +253,15 @@ class Unicorn:
 
     def forget_code(self, start: int, end: int) -> None:
         """Drop translated code of the virtual range [start, end)."""
-        request = _ctl_code(const.UC_CTL_TB_REMOVE_CACHE, 2, _CTL_WRITE)
+        request = _ctl_code(CONST["UC_CTL_TB_REMOVE_CACHE"], 2, _CTL_WRITE)
         self._ctl(self._handle, request, ctypes.c_uint64(start), ctypes.c_uint64(end))
 
     def forget_all_code(self) -> None:
-        self._ctl(self._handle, _ctl_code(const.UC_CTL_TB_FLUSH, 0, _CTL_WRITE))
+        self._ctl(self._handle, _ctl_code(CONST["UC_CTL_TB_FLUSH"], 0, _CTL_WRITE))
 
     def forget_pages(self) -> None:
         """Drop all cached translations of addresses: the page map will be asked again."""
-        self._ctl(self._handle, _ctl_code(const.UC_CTL_TLB_FLUSH, 0, _CTL_WRITE))
+        self._ctl(self._handle, _ctl_code(CONST["UC_CTL_TLB_FLUSH"], 0, _CTL_WRITE))
 
     def close(self) -> None:
         if self._handle:
@@ -354,11 +341,9 @@ class Unicorn:
     def _hook_instruction(self, instruction: int, callback: Any) -> None:
         hook = ctypes.c_size_t()
         self._keep.append(callback)
-        add = ctypes.CDLL(self._lib._name).uc_hook_add
-        add.restype = ctypes.c_int
         self._check(
-            add(
-                self._handle, ctypes.byref(hook), ctypes.c_int(const.UC_HOOK_INSN),
+            self._lib.uc_hook_add(
+                self._handle, ctypes.byref(hook), ctypes.c_int(CONST["UC_HOOK_INSN"]),
                 ctypes.cast(callback, ctypes.c_void_p), None, ctypes.c_uint64(1), ctypes.c_uint64(0),
                 ctypes.c_int(instruction),
             ),
