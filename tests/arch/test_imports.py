@@ -20,7 +20,7 @@ RANKS = {
     "kapi": 5, "bringup": 5, "devices": 5, "debug": 5,
     "bare": 6,
     "box": 6, "runner": 6,
-    "audit": 7, "build": 7, "initramfs": 7,
+    "audit": 7, "build": 7, "initramfs": 7, "verdict": 7,
     "session": 8, "cli": 8, "web": 8, "pytest_plugin": 8, "__main__": 9, "__init__": 9,
 }  # fmt: skip
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from kobox.depot.module_facts import facts_of_file
-from kobox.depot.names import MODULE_SUFFIXES, module_name_of_path
+from kobox.depot.names import MODULE_SUFFIXES, is_module_file, module_name_of_path
 from kobox.depot.tree import ModuleTree
 
 
@@ -42,7 +42,10 @@ class ModuleFiles:
         return self._tree is not None and self._tree.is_builtin(name.replace("-", "_"))
 
     def exporters_of(self, symbol: str) -> list[str]:
-        """Names of the modules that export it: by the tree's index, or by reading every module when it has none."""
+        """Names of the modules that export it: those that lie beside, then by the tree's index, or by reading every
+        module when it has none."""
+        if symbol in self._beside:
+            return self._beside[symbol]
         if self._tree is None:
             return []
         indexed = self._tree.modules_of_symbol(f"symbol:{symbol}")
@@ -60,9 +63,25 @@ class ModuleFiles:
 
     @cached_property
     def _by_symbol(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for name, path in self._by_name.items():
-            for symbol in facts_of_file(path).exports.split(b"\0"):
-                if symbol:
-                    found.setdefault(os.fsdecode(symbol), []).append(name)
-        return found
+        return _exporters(self._by_name)
+
+    @cached_property
+    def _beside(self) -> dict[str, list[str]]:
+        paths = [
+            os.path.join(folder, name)
+            for folder in self._folders
+            if self._tree is None or not os.path.realpath(folder).startswith(os.path.realpath(self._tree.directory))
+            for name in sorted(os.listdir(folder or "."))
+            if is_module_file(name)
+        ]
+        return _exporters({module_name_of_path(path): path for path in paths})
+
+
+def _exporters(files: Mapping[str, str]) -> dict[str, list[str]]:
+    """Symbol to the names of the modules that export it."""
+    found: dict[str, list[str]] = {}
+    for name, path in files.items():
+        for symbol in facts_of_file(path).exports.split(b"\0"):
+            if symbol:
+                found.setdefault(os.fsdecode(symbol), []).append(name)
+    return found

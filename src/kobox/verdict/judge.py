@@ -1,155 +1,44 @@
-"""Hold module files against a kernel, as its loader would, without stopping at the first refusal.
+"""One file on its way through a load, as the kernel's loader would take it, without stopping at the first refusal.
 
-A ``Session`` is one kernel and what was loaded into it; ``Session.load`` judges one file, after the modules that it
-needs. The steps are the loader's (``kernel.loader``), the rules are ``link``'s and ``sign``'s: here they are asked on,
-where the kernel would have given up. What a load meets only by running code (init, callbacks of parameters, notifiers)
-is not judged.
+The steps are the loader's (``kernel.loader``), the rules are ``link``'s and ``sign``'s: here they are asked on, where
+the kernel would have given up. What a load meets only by running code (init, callbacks of parameters, notifiers) is not
+judged.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from kobox import link, sign
 from kobox.abi import taint
-from kobox.depot.commands import FAILS, SUCCEEDS, command_effect
-from kobox.depot.rules import Rules as ConfigRules
 from kobox.elf.constants import EM, name_of
 from kobox.errors import Errno
-from kobox.kernel import params
-from kobox.ko import decompress, format_of, split_signature
+from kobox.ko import split_signature
 from kobox.link import Exports, Finding, LoadView, LogLine, Refusal, Taint
 from kobox.link.linked import AREA_SIZE, MODULE_AREA, PERCPU_BASE, read_exports
 from kobox.link.policy import find_symbol, read_versions, same_magic
-from kobox.link.resolve import Resolution
-from kobox.verdict.files import ModuleFiles
+from kobox.verdict.faults import FAULTS, READABLE, vermagic_words, what_it_is, word_text
 from kobox.verdict.fixes import fix_of
-from kobox.verdict.host import Host
-from kobox.verdict.records import MODPROBE, STEPS, Line, Needed, Note, Reason, Verdict
+from kobox.verdict.linking import Lenient, Linking, limits
+from kobox.verdict.records import MODPROBE, STEPS, Line, Needed, Note, Reason, Subject, Verdict
 from kobox.verdict.settings import Linked, Outcome, parameters_of, try_settings
 from kobox.verdict.signature import signature_note, signature_reason, signer_of
 from kobox.verdict.symbols import Surroundings, strong_undefined, symbol_reasons
 
+if TYPE_CHECKING:
+    from kobox.verdict.session import Session
+
 IGNORE_MODVERSIONS, IGNORE_VERMAGIC = 1, 2
 _PAGE = 4096
-_UNSAFE = 1 << 6
-_LOCKDEP = "Disabling lock debugging due to kernel taint"
-_LOCKDEP_OFF = 3
-"""Taints (P, F) whose first one says so."""
+_UNSAFE, _UNSIGNED = 1 << 6, 13
+LOCKDEP = "Disabling lock debugging due to kernel taint"
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A module file. ``data`` is unpacked, its signature still at its end."""
-
-    file: str
-    data: bytes
-    compression: str | None = None
-
-    @classmethod
-    def of_file(cls, path: str) -> Subject:
-        """Read and unpack a file; any content will do."""
-        with open(path, "rb") as file:
-            raw = file.read()
-        return cls(path, bytes(decompress(raw, path)), format_of(raw))
-
-
-@dataclass(slots=True)
-class State:
-    """What loading has done to the kernel so far. ``exporters`` are modules, newest first."""
-
-    taints: int = 0
-    said: set[str] = field(default_factory=set)
-    exporters: list[Exports] = field(default_factory=list)
-    names: set[str] = field(default_factory=set)
-
-
-class Session:
-    """One kernel, and the modules that were loaded into it one after the other as far as files tell."""
-
-    def __init__(self, host: Host, folders: Sequence[str] = (), comm: str = "insmod") -> None:
-        self.host, self.comm = host, comm
-        self.files = ModuleFiles(folders, host.tree)
-        said = {_LOCKDEP} if host.policy.taints & _LOCKDEP_OFF else set()
-        self.state = State(host.policy.taints, said, names=set(host.policy.loaded))
-        self._config = ConfigRules(host.system.config) if host.system is not None else None
-        self._busy: set[str] = set()
-        self._dependencies: dict[str, Verdict] = {}
-
-    def load(
-        self, subject: Subject, parameters: str = "", flags: int = 0, *, alone: bool = False, raw: bool = False
-    ) -> Verdict:
-        """Judge a file; if it loads, it is loaded from now on.
-
-        ``alone``: as insmod does it, nothing is loaded before it. ``raw``: as the bare system call, without what
-        modprobe's configuration and the command line add.
-        """
-        judging = _Judging(self, subject, flags, alone or raw)
-        judging.run(parameters, raw)
-        return judging.verdict()
-
-    def unload(self, name: str) -> None:
-        """The module is gone."""
-        self.state.names.discard(name)
-        self.state.exporters = [exporter for exporter in self.state.exporters if exporter.name != name]
-
-    def settings(self, name: str) -> list[tuple[str, str]]:
-        """(options, place) that modprobe would add for a module: of its configuration and the kernel command line."""
-        if self._config is not None:
-            return [(line.options, str(line.place)) for line in self._config.options_of(name, None)]
-        given = params.command_line_settings(self.host.cmdline, name)
-        return [(text, "the kernel command line") for text in given]
-
-    def modprobe_reasons(self, name: str) -> tuple[list[Reason], list[Note]]:
-        """What configuration has against ``modprobe NAME``."""
-        reasons: list[Reason] = []
-        notes: list[Note] = []
-        rules = self._config
-        if rules is None:
-            return reasons, notes
-        command = rules.install(name)
-        if command is not None and rules.softdep(name) is None:
-            text = f"modprobe runs '{command.command}' instead of loading it ({command.place})"
-            if command_effect(command.command) in (FAILS, SUCCEEDS):
-                fix = fix_of("install-command", name=name)
-                reasons.append(Reason("install-command", "modprobe", 0, text, fix, by=MODPROBE))
-            else:
-                notes.append(Note("install-command", text))
-        for line in rules.config.blacklists:
-            if line.module == name:
-                text = f"blacklist {line.module} ({line.place}): no device loads it by an alias; modprobe {name} does"
-                notes.append(Note("blacklist", text))
-        return reasons, notes
-
-    def depend(self, name: str) -> tuple[Verdict | None, str]:
-        """Have a module loaded that another one needs: its verdict, and its file. None: there is no file, or it is
-        being looked at already."""
-        path = self.files.file_of(name)
-        if path is None or name in self._busy:
-            return None, path or ""
-        if path not in self._dependencies:
-            self._busy.add(name)
-            try:
-                self._dependencies[path] = self._load_dependency(path)
-            finally:
-                self._busy.discard(name)
-        return self._dependencies[path], path
-
-    def _load_dependency(self, path: str) -> Verdict:
-        judging = _Judging(self, Subject.of_file(path), 0, alone=False, there=self.state.names)
-        judging.run("", raw=False)
-        judging.take()  # whether it loads or not: what it offers counts for what needs it
-        return judging.verdict()
-
-
-class _Judging:
+class Judging:
     """One file on its way through the steps. ``stop`` notes the kernel's answer; reasons go on being collected."""
 
     def __init__(self, session: Session, subject: Subject, flags: int, alone: bool, there: Iterable[str] = ()) -> None:
@@ -187,7 +76,7 @@ class _Judging:
             if self.reached:
                 self.kernel_taints |= mask
                 if finding.lockdep_off:
-                    self._print(LogLine(4, _LOCKDEP, once=True))
+                    self._print(LogLine(4, LOCKDEP, once=True))
                 self._panic(mask)
 
     def _print(self, line: LogLine) -> None:
@@ -257,7 +146,8 @@ class _Judging:
             self.notes += notes
             if self.session.files.is_builtin(self.name):
                 self.note("builtin", f"{self.name} is part of this kernel: modprobe {self.name} loads nothing")
-        if view is not None and not faults and not self.alone:
+        sound = all(fault.check in READABLE for fault in faults)
+        if view is not None and sound and not self.alone:
             self._dependencies(view)
         self._permission()
         if not self.subject.data:
@@ -267,7 +157,7 @@ class _Judging:
         if view is None:
             return
         self._gates(view)
-        if faults:
+        if not sound:
             self.note("not-judged", "symbols, relocations and parameters are judged when the file itself is sound")
             return
         try:
@@ -318,12 +208,12 @@ class _Judging:
     def _file(self, faults: Sequence[link.Fault], body: bytes) -> None:
         self.step = "check"
         for fault in faults:
-            rule, text = _FAULTS.get(fault.check, ("elf", "the file is not sound"))
+            rule, text = FAULTS.get(fault.check, ("elf", "the file is not sound"))
             if rule == "architecture":
                 machine = int.from_bytes(body[18:20], "little")
                 text = f"it is built for {name_of(EM, machine)}, this kernel is x86-64"
             elif rule == "not-elf":
-                text = _what_it_is(self.subject, body)
+                text = what_it_is(body)
             said = [line.text for line in fault.refusal.log]
             self.refused(rule, fault.refusal, f"{text}: {said[0]}" if said and rule == "elf" else text)
 
@@ -375,7 +265,7 @@ class _Judging:
             and not same_magic(magic, kernel.vermagic, bool(view.index.vers))
         ):
             items = vermagic_words(magic, kernel.vermagic, bool(view.index.vers))
-            shown = ", ".join(_word_text(item) for item in items) or "the order of its words or its blanks"
+            shown = ", ".join(word_text(item) for item in items) or "the order of its words or its blanks"
             text = f"built for another kernel: '{magic.strip()}' instead of '{kernel.vermagic.strip()}': {shown}"
             self.refuse("vermagic", refusal.number, text, refusal.findings, items=items)
         elif view.info("livepatch") is not None and not kernel.rules.livepatch:
@@ -474,7 +364,7 @@ class _Judging:
         for name, region in layout.regions.items():
             bases[name] = at
             at += -(-region.size // _PAGE) * _PAGE
-        work = _Linking(view, layout, bases, self.host.vmalloc)
+        work = Linking(view, layout, bases, self.host.vmalloc)
         if self._bind(work):
             self._form(work)
             self._settings(work, parameters, raw)
@@ -507,7 +397,7 @@ class _Judging:
             text = "its exports have no versions, and this kernel does not allow forced loading"
             self.refused("forced-load", refusal, text)
 
-    def _bind(self, work: _Linking) -> bool:
+    def _bind(self, work: Linking) -> bool:
         """Symbols and relocations; whether the module could be relocated, if need be with made-up addresses."""
         self.step = "link"
         view = work.view
@@ -525,7 +415,7 @@ class _Judging:
             )  # fmt: skip
             self.reasons += symbol_reasons(view, symbols, resolver, around)
             self.stop(symbols.error)
-            symbols = link.simplify(view, work.addresses, PERCPU_BASE, _Lenient(symbols.bound))
+            symbols = link.simplify(view, work.addresses, PERCPU_BASE, Lenient(symbols.bound))
         work.bound = {found.value: name for name, found in symbols.bound.items() if found.found}
         self.used = tuple(exporter.name for exporter in resolver.used)
         try:
@@ -542,7 +432,7 @@ class _Judging:
     def _livepatch(self, owner: str, name: str) -> tuple[int, ...]:
         return tuple(self.host.image.symbols.all(name)) if owner == link.VMLINUX else ()
 
-    def _form(self, work: _Linking) -> None:
+    def _form(self, work: Linking) -> None:
         """What it would export, and whether somebody does already."""
         self.step = "form"
         view = work.view
@@ -569,7 +459,7 @@ class _Judging:
         self.exports = Exports(view.mod_name, exports, self.own_taints)
         work.table = tables.get("kp")
 
-    def _settings(self, work: _Linking, parameters: str, raw: bool) -> None:
+    def _settings(self, work: Linking, parameters: str, raw: bool) -> None:
         self.step = "parameters"
         view = work.view
         given = [] if raw else self.session.settings(view.mod_name)
@@ -627,6 +517,8 @@ class _Judging:
 
     def _finish(self) -> None:
         for flag in taint.FLAGS:
+            if flag.bit == _UNSIGNED and any(note.rule.startswith("signature-") for note in self.notes):
+                continue  # said there
             if self.own_taints >> flag.bit & 1 or (self.taints & ~self.state.taints) >> flag.bit & 1:
                 self.note("taint", f"taints {flag.letter} ({1 << flag.bit}): {flag.meaning}")
 
@@ -651,106 +543,9 @@ class _Judging:
         )  # fmt: skip
 
 
-@dataclass(slots=True)
-class _Linking:
-    """A module being linked at made-up addresses."""
-
-    view: LoadView
-    layout: link.Layout
-    bases: dict[str, int]
-    copy: int
-    """Where the kernel keeps the file itself while it loads."""
-    addresses: list[int] = field(init=False)
-    memory: dict[str, bytearray] = field(init=False)
-    windows: Sequence[memoryview | None] = field(init=False)
-    bound: dict[int, str] = field(default_factory=dict)
-    table: Any = None
-
-    def __post_init__(self) -> None:
-        self.addresses = self.layout.addresses(self.bases)
-        for number in link.left_behind(self.view, self.layout):
-            self.addresses[number] = self.copy + self.view.sections[number].offset
-        self.memory = self.layout.image(self.view)
-        self.windows = self.layout.windows(self.view, self.memory)
-
-
-class _Lenient:
-    """Gives every name an address, so that what follows the symbols can be judged too."""
-
-    def __init__(self, bound: Mapping[str, Resolution]) -> None:
-        self._bound = bound
-        self._made_up = next((found.value for found in bound.values() if found.found and found.value), MODULE_AREA)
-
-    def __call__(self, name: str) -> Resolution:
-        found = self._bound[name]
-        return found if found.found and not found.error else Resolution(True, self._made_up, link.KERNEL)
-
-
 _GATE_REASONS = {
     "blacklist": "_blacklisted",
     "struct module": "_struct_module",
     "metadata": "_metadata",
     "protection": "_protection",
 }
-_FAULTS = {
-    "elf_header": ("not-elf", ""),
-    "architecture": ("architecture", ""),
-    "object_type": ("no-module", "it is no relocatable file: a program or library, not a module"),
-    "first_symbol_table": ("no-symbols", "it has no symbol table: it was stripped too far"),
-    "only_symbol_table": ("no-symbols", "it has no symbol table (or two): it was stripped too far"),
-    "first_this_module": ("no-module", "it is an object file, but no module: it lacks .gnu.linkonce.this_module"),
-    "only_this_module": (
-        "struct-module-version",
-        "its struct module (.gnu.linkonce.this_module) is not what this kernel has",
-    ),
-}
-"""By the name of the check that failed: rule and sentence."""
-
-
-def _what_it_is(subject: Subject, body: bytes) -> str:
-    """What a file that is no ELF file may be."""
-    for start, what in _LOOKS_LIKE.items():
-        if body.startswith(start):
-            return f"it is no ELF file: {what}"
-    if len(body) < 64:
-        return f"it is too short for a module: {len(body)} bytes"
-    return f"it is no ELF file: it starts with {body[:4].hex(' ')}"
-
-
-_LOOKS_LIKE = {
-    b"version https://git-lfs": "a pointer of Git LFS, whose content was not fetched",
-    b"<": "it looks like a page of the web",
-    b"#!": "a script",
-    b"PK": "a zip archive",
-    b"!<arch>": "a library (.a) or a Debian package",
-    b"BC\xc0\xde": "LLVM bitcode",
-}
-
-
-def vermagic_words(module: str, kernel: str, has_crcs: bool) -> list[dict[str, str]]:
-    """The words in which two vermagic texts differ, each with the side that has it. With CRCs the release is left
-    out."""
-    ours, theirs = module.split(), kernel.split()
-    words: list[dict[str, str]] = []
-    if not has_crcs and ours[:1] != theirs[:1]:
-        words.append({"word": " ".join(ours[:1]), "only": "module", "place": "release"})
-        words.append({"word": " ".join(theirs[:1]), "only": "kernel", "place": "release"})
-    words += [{"word": word, "only": "module", "place": "option"} for word in ours[1:] if word not in theirs[1:]]
-    words += [{"word": word, "only": "kernel", "place": "option"} for word in theirs[1:] if word not in ours[1:]]
-    return words
-
-
-def _word_text(item: Mapping[str, str]) -> str:
-    if item["place"] == "release":
-        return f"{'its' if item['only'] == 'module' else 'the kernel'}'s release {item['word']}".replace("its's", "its")
-    return f"{'the module has' if item['only'] == 'module' else 'the kernel has'} '{item['word']}'"
-
-
-@cache
-def limits() -> dict[str, int]:
-    """Sizes that a kernel is built with and an image does not tell."""
-    data = json.loads(Path(__file__).with_name("limits.json").read_text(encoding="utf-8"))
-    return {key: value for key, value in data.items() if isinstance(value, int)}
-
-
-__all__ = ["Session", "State", "Subject", "vermagic_words"]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from kobox.link import Exports
+
 KERNEL, MODPROBE = "kernel", "modprobe"
 
 STEPS: tuple[str, ...] = (
@@ -83,3 +85,22 @@ class Verdict:
     module_taint: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the file says of itself: ``vermagic``, ``license``, ``signer`` and the like."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A module file. ``data`` is unpacked, its signature still at its end; ``compression`` names what it was in."""
+
+    file: str
+    data: bytes
+    compression: str | None = None
+
+
+@dataclass(slots=True)
+class State:
+    """What loading has done to the kernel so far. ``exporters`` are modules, newest first."""
+
+    taints: int = 0
+    said: set[str] = field(default_factory=set)
+    exporters: list[Exports] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
