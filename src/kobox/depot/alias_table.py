@@ -8,50 +8,78 @@ there a piece of text behind the wildcard, the pattern's anchor, must occur in t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable
+from itertools import chain
 
 from kobox.depot.index import FIRST_WILD, WILD, IndexEntry, IndexFile, in_kmod_order
-from kobox.depot.names import wildcard
+from kobox.depot.names import matcher, wildcard
 
-_ANCHOR = 6
 _LITERAL = re.compile(r"[^*?\[\]\\]+")
 _LARGE = 4
+_SHORT = 3
+"""A shorter text is a poor anchor."""
+_SIZES = 4
+"""To so many sizes, at most, the anchors with one beginning are cut."""
+_WORTH_COMPILING = 3
+"""A pattern that so many groups share becomes a regular expression: four times as fast, 200 times as long to make."""
 
-Listed = list[tuple[str, list[IndexEntry]]]
-"""Patterns, which are compiled when they are first tried, and what they stand for."""
+Patterns = list[tuple[str, list[IndexEntry]]]
+"""What may follow a group's text, in the order in which kmod tries it, and what it stands for."""
 
 
-class _LargeGroup:
-    """Many patterns with the same text before their first wildcard."""
+class _Group:
+    """The patterns with one text before their first wildcard. ``longer``: sizes of the texts that continue it."""
 
-    __slots__ = ("_anchored", "_free", "_listed")
+    __slots__ = ("_anchors", "_any_anchor", "_by_first", "_free", "longer", "patterns", "small")
 
-    def __init__(self, patterns: list[str], listed: Listed) -> None:
-        self._listed = listed
+    def __init__(self, patterns: Patterns) -> None:
+        self.longer: tuple[int, ...] = ()
+        self.patterns = patterns
+        self.small = len(patterns) <= _LARGE
         self._free: list[int] = []
-        self._anchored: dict[int, dict[str, list[int]]] = {}
-        for place, pattern in enumerate(patterns):
-            anchor = _anchor(pattern)
-            if anchor:
-                self._anchored.setdefault(len(anchor), {}).setdefault(anchor, []).append(place)
-            else:
-                self._free.append(place)
+        self._anchors: list[tuple[str, dict[int, dict[str, list[int]]]]] = []
+        if not self.small:
+            self._find_anchors()
 
-    def candidates(self, rest: str) -> Listed:
-        """Those patterns that can match what follows the group's text in a key."""
+    def _find_anchors(self) -> None:
+        """Sort the patterns by their anchors: by what these begin with, cut to few sizes so that slices find them."""
+        pieces = [_pieces(pattern) for pattern, _ in self.patterns]
+        uses = Counter(chain.from_iterable(pieces))
+        anchors: dict[str, list[int]] = {}
+        for place, texts in enumerate(pieces):
+            anchor = min(texts, key=lambda text: (len(text) < _SHORT, uses[text], -len(text)), default="")
+            (anchors.setdefault(anchor, []) if anchor else self._free).append(place)
+        by_first: dict[str, list[str]] = {}
+        for anchor in anchors:
+            by_first.setdefault(anchor[0], []).append(anchor)
+        for texts in by_first.values():
+            lengths = sorted(map(len, texts))
+            chosen = sorted({lengths[len(lengths) * part // _SIZES] for part in range(_SIZES)}, reverse=True)
+            sizes: dict[int, dict[str, list[int]]] = {size: {} for size in chosen}
+            for anchor in texts:
+                size = next(size for size in chosen if size <= len(anchor))
+                sizes[size].setdefault(anchor[:size], []).extend(anchors[anchor])
+            self._anchors.append((_common_beginning(texts), sizes))
+
+    def candidates(self, rest: str) -> Patterns:
+        """Those patterns of a large group that can match what follows its text in a key."""
         places = self._free
-        for size, anchors in self._anchored.items():
-            windows = {rest[at : at + size] for at in range(len(rest) - size + 1)}
-            hits = windows & anchors.keys()
-            if hits:
-                places = places + [place for anchor in hits for place in anchors[anchor]]
-        return [self._listed[place] for place in sorted(places)]
+        for beginning, sizes in self._anchors:
+            at = rest.find(beginning)
+            while at >= 0:
+                for size, anchors in sizes.items():
+                    hits = anchors.get(rest[at : at + size])
+                    if hits:
+                        places = places + hits
+                at = rest.find(beginning, at + 1)
+        return [self.patterns[place] for place in sorted(set(places))] if places else []
 
 
 class AliasTable:
     """An index loaded once. It keeps the ``IndexFile`` for keys that hold wildcards themselves."""
 
-    __slots__ = ("_exact", "_file", "_groups", "_large", "_lengths")
+    __slots__ = ("_common", "_exact", "_file", "_groups", "_lengths", "_matchers")
 
     def __init__(self, index: IndexFile) -> None:
         self._file = index
@@ -65,54 +93,78 @@ class AliasTable:
             else:
                 start = wild.start()
                 collected.setdefault(key[:start], {}).setdefault(key[start:], []).append(entry)
-        self._groups: dict[str, Listed] = {}
-        self._large: dict[str, _LargeGroup] = {}
-        for literal, patterns in collected.items():
-            ordered = sorted(patterns, key=lambda pattern: WILD.index(pattern[0])) if len(patterns) > 1 else [*patterns]
-            listed: Listed = [(pattern, patterns[pattern]) for pattern in ordered]
-            if len(listed) > _LARGE:
-                self._large[literal] = _LargeGroup(ordered, listed)
-            self._groups[literal] = listed
-        self._lengths = _lengths_by_head(collected)
+        self._groups = {
+            literal: _Group(sorted(patterns.items(), key=_first_wild) if len(patterns) > 1 else [*patterns.items()])
+            for literal, patterns in collected.items()
+        }
+        uses = Counter(chain.from_iterable(collected.values()))
+        self._common = frozenset(pattern for pattern, count in uses.items() if count >= _WORTH_COMPILING)
+        self._matchers: dict[str, Callable[[str], object]] = {}
+        self._lengths = self._link_groups()
 
     def search(self, key: str) -> list[IndexEntry]:
         """As ``IndexFile.search_wild``."""
-        if FIRST_WILD.search(key):
+        if "*" in key or "?" in key or "[" in key:
             return self._file.search_wild(key)
         found: list[IndexEntry] = []
-        groups = self._groups
-        for length in self._lengths.get(key[:2]) or self._lengths[""]:
-            literal = key[:length]
-            if len(literal) < length:
+        lengths = self._lengths.get(key[:2]) or self._lengths[""]
+        while lengths:
+            group = None
+            for length in lengths:
+                if length > len(key):
+                    break
+                group = self._groups.get(key[:length])
+                if group is not None:
+                    break
+            if group is None:
                 break
-            listed = groups.get(literal)
-            if listed is not None:
-                rest = key[length:]
-                if len(listed) > _LARGE:
-                    listed = self._large[literal].candidates(rest)
-                for pattern, entries in listed:
-                    if wildcard(pattern).fullmatch(rest):
-                        found += entries
+            rest = key[length:]
+            for pattern, entries in group.patterns if group.small else group.candidates(rest):
+                if (self._matchers.get(pattern) or self._matcher(pattern))(rest):
+                    found += entries
+            lengths = group.longer
         exact = self._exact.get(key)
         if exact:
             found += exact
         return in_kmod_order(found) if len(found) > 1 else found
 
+    def _matcher(self, pattern: str) -> Callable[[str], object]:
+        made = wildcard(pattern).fullmatch if pattern in self._common else matcher(pattern)
+        self._matchers[pattern] = made
+        return made
 
-def _lengths_by_head(literals: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Which lengths of literal text occur, by its first two characters; "" for keys of no such head."""
-    lengths: dict[str, set[int]] = {}
-    for literal in literals:
-        lengths.setdefault(literal[:2], set()).add(len(literal))
-    short = {size for head, sizes in lengths.items() if len(head) < 2 for size in sizes}
-    table = {head: tuple(sorted(sizes | short)) for head, sizes in lengths.items() if len(head) == 2}
-    table[""] = tuple(sorted(short))
-    return table
+    def _link_groups(self) -> dict[str, tuple[int, ...]]:
+        """Tell each group which continue it; those that continue none are returned, by their first two characters.
+
+        All groups that a key fits are continuations of one another: with one found, only its own matter.
+        """
+        longer: dict[str, set[int]] = {}
+        heads: dict[str, set[int]] = {}
+        above: list[str] = []
+        for literal in sorted(self._groups):
+            while above and not literal.startswith(above[-1]):
+                above.pop()
+            (longer.setdefault(above[-1], set()) if above else heads.setdefault(literal[:2], set())).add(len(literal))
+            above.append(literal)
+        for literal, sizes in longer.items():
+            self._groups[literal].longer = tuple(sorted(sizes))
+        short = {size for head, sizes in heads.items() if len(head) < 2 for size in sizes}
+        table = {head: tuple(sorted(sizes | short)) for head, sizes in heads.items()}
+        table[""] = tuple(sorted(short))
+        return table
 
 
-def _anchor(pattern: str) -> str:
-    """The end of the pattern's longest plain text; empty when there is none or a quote makes it unsure."""
-    if "\\" in pattern or "[" in pattern:
-        return ""
-    pieces = _LITERAL.findall(pattern)
-    return max(pieces, key=len)[-_ANCHOR:] if pieces else ""
+def _common_beginning(texts: list[str]) -> str:
+    beginning, last = min(texts), max(texts)
+    while not last.startswith(beginning):
+        beginning = beginning[:-1]
+    return beginning
+
+
+def _first_wild(pattern: tuple[str, list[IndexEntry]]) -> int:
+    return WILD.index(pattern[0][0])
+
+
+def _pieces(pattern: str) -> list[str]:
+    """The plain texts that a key must have; none when a quote or a class makes it unsure."""
+    return [] if "\\" in pattern or "[" in pattern else _LITERAL.findall(pattern)

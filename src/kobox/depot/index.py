@@ -15,10 +15,11 @@ import os
 import re
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from types import TracebackType
 from typing import NamedTuple
 
-from kobox.depot.names import wildcard
+from kobox.depot.names import matcher
 from kobox.errors import BadFile
 
 INDEX_MAGIC = 0xB007F457
@@ -30,6 +31,7 @@ NODE_OFFSET = 0x0FFFFFFF
 HEADER = struct.Struct(">III")
 
 _WORD = struct.Struct(">I")
+_word = _WORD.unpack_from
 WILD = "*?["
 """What begins a wildcard, in the order in which a search follows them."""
 FIRST_WILD = re.compile(r"[*?\[]")
@@ -150,31 +152,57 @@ class IndexFile:
             if child & NODE_OFFSET:
                 below = self._node(child)
                 self._match_below(below, pattern + chr(char) + below.prefix, key, found)
-        if node.values and wildcard(pattern).fullmatch(key):
+        if node.values and matcher(pattern)(key):
             found.extend(node.values)
 
-    def _walk(self, reference: int, text: str, children_first: bool, found: list[tuple[str, IndexEntry]]) -> None:
-        """Add what is at and below a node."""
-        node = self._node(reference)
-        text += node.prefix
-        if len(text) > _DEEPEST:
-            raise BadFile(self.path, hex(reference & NODE_OFFSET), "nodes form a loop")
-        if not children_first:
-            found += [(text, value) for value in node.values]
-        for char, child in enumerate(node.children, node.first):
-            if child & NODE_OFFSET:
-                self._walk(child, text + chr(char), children_first, found)
-        if children_first:
-            found += [(text, value) for value in node.values]
-
     def _listed(self, prefix: str, children_first: bool) -> list[tuple[str, IndexEntry]]:
+        """Everything in the file, in one loop over all of it: there are thousands of nodes.
+
+        Children before parents is the reverse of parents before children when everything else is turned round too.
+        """
+        data = self._data[:]
+        text = data.decode("latin-1")
         found: list[tuple[str, IndexEntry]] = []
-        self._start_walk()
-        try:
-            if self._root & NODE_OFFSET:
-                self._walk(self._root, prefix, children_first, found)
-        except RecursionError as error:
-            raise BadFile(self.path, "", "nodes form a loop") from error
+        waiting = [(self._root, prefix)] if self._root & NODE_OFFSET else []
+        known: dict[bytes, IndexEntry] = {}
+        left = len(data)
+        while waiting:
+            reference, key = waiting.pop()
+            at = reference & NODE_OFFSET
+            try:
+                if reference & NODE_PREFIX:
+                    end = text.index("\0", at)
+                    key += text[at:end]
+                    at = end + 1
+                if reference & NODE_CHILDREN:
+                    first = data[at]
+                    count = max(data[at + 1] - first + 1, 0)
+                    children = _references(count).unpack_from(data, at + 2)
+                    at += 2 + 4 * count
+                    below = [(child, key + chr(n)) for n, child in enumerate(children, first) if child & NODE_OFFSET]
+                    left -= count
+                    if left < 0 or len(key) > _DEEPEST:
+                        raise BadFile(self.path, hex(reference & NODE_OFFSET), "nodes form a loop")
+                    if not children_first:
+                        below.reverse()
+                    waiting += below
+                if reference & NODE_VALUES:
+                    (count,) = _word(data, at)
+                    entries = []
+                    for _ in range(count):
+                        end = data.index(b"\0", at + 8)
+                        raw = data[at + 4 : end]
+                        entry = known.get(raw)
+                        if entry is None:
+                            value = raw[4:].decode("utf-8", "surrogateescape")
+                            entry = known[raw] = IndexEntry(_word(raw)[0], value)
+                        entries.append((key, entry))
+                        at = end - 3
+                    found += reversed(entries) if children_first else entries
+            except (struct.error, IndexError, ValueError) as error:
+                raise BadFile(self.path, hex(reference & NODE_OFFSET), "a node is cut off") from error
+        if children_first:
+            found.reverse()
         return found
 
     def _start_walk(self) -> None:
@@ -197,7 +225,7 @@ class IndexFile:
             if reference & NODE_CHILDREN:
                 first, last = data[at], data[at + 1]
                 count = max(last - first + 1, 0)
-                children = struct.unpack_from(f">{count}I", data, at + 2)
+                children = _references(count).unpack_from(data, at + 2)
                 at += 2 + 4 * count
             values = self._values(at) if reference & NODE_VALUES else ()
         except (struct.error, IndexError) as error:
@@ -220,6 +248,12 @@ class IndexFile:
             values.append(IndexEntry(priority, data[at + 4 : end].decode("utf-8", "surrogateescape")))
             at = end + 1
         return tuple(values)
+
+
+@lru_cache(maxsize=256)
+def _references(count: int) -> struct.Struct:
+    """How the references to that many children lie in a node."""
+    return struct.Struct(f">{count}I")
 
 
 def in_kmod_order(found: list[IndexEntry]) -> list[IndexEntry]:

@@ -19,6 +19,8 @@ from kobox.errors import UsageError
 
 MODULE_DIRECTORIES: tuple[str, ...] = ("lib/modules", "usr/lib/modules")
 """Where releases are looked for below a root, in this order."""
+_MANY_SEARCHES = 100
+"""After so many questions an alias index is loaded into memory: by then they took as long as loading does."""
 
 
 class DepLine(NamedTuple):
@@ -56,6 +58,7 @@ class ModuleTree:
         self.directory = next((path for path in paths if os.path.isdir(path)), paths[0])
         self._open: dict[str, IndexFile] = {}
         self._tables: dict[str, AliasTable] = {}
+        self._searches: dict[str, int] = {}
 
     @classmethod
     def at(cls, directory: str | os.PathLike[str]) -> ModuleTree:
@@ -64,7 +67,7 @@ class ModuleTree:
         tree = cls.__new__(cls)
         tree.root, tree.directory = "", path
         tree.release = path.rstrip("/").rpartition("/")[2]
-        tree._open, tree._tables = {}, {}
+        tree._open, tree._tables, tree._searches = {}, {}, {}
         return tree
 
     def __enter__(self) -> ModuleTree:
@@ -82,6 +85,7 @@ class ModuleTree:
             index.close()
         self._open.clear()
         self._tables.clear()
+        self._searches.clear()
 
     def path(self, name: str) -> str:
         """A path as an index file writes it, made complete: relative to the tree, or absolute and left alone."""
@@ -196,12 +200,15 @@ class ModuleTree:
             return [entry.value for entry in table.search(key)]
         index = self.index(name)
         if index is not None:
+            self._searches[name] = searches = self._searches.get(name, 0) + 1
+            if searches == _MANY_SEARCHES:
+                self._tables[name] = AliasTable(index)
             return [entry.value for entry in index.search_wild(key)]
         found = [entry for pattern, entry in self._text_aliases(name) if wildcard(pattern).fullmatch(key)]
         return [entry.value for entry in in_kmod_order(found)]
 
     def keep_aliases_in_memory(self) -> None:
-        """Load the alias indexes once: for thousands of look-ups; a handful is faster without."""
+        """Load the alias indexes now: for thousands of look-ups, which would load them after the first hundreds."""
         for name in ("modules.alias", "modules.builtin.alias"):
             index = self.index(name)
             if index is not None and name not in self._tables:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kobox.depot.alias_table import AliasTable
 from kobox.depot.index import IndexEntry, IndexFile
 from kobox.depot.index_write import CHILDREN_FIRST, PARENTS_FIRST, IndexValues, write_index
-from kobox.depot.names import normal_alias, wildcard
+from kobox.depot.names import matcher, normal_alias, wildcard
 from kobox.errors import BadFile
 
 KEYS = st.text(alphabet="abc-:_*?[]x0", max_size=8)
@@ -116,6 +116,7 @@ def test_the_table_tries_large_groups_by_their_anchors(tmp_path: Path) -> None:
     with opened(tmp_path / "x.bin", [*entries, ("acpi*", 3, "any")]) as index:
         table = AliasTable(index)
         assert [entry.value for entry in table.search("acpi:PNP0010:PNP0003:")] == ["any", "m3", "m16"]
+        assert [entry.value for entry in table.search("acpi")] == ["any"]
         assert table.search("acpi:PNP0010:PNP0003:") == index.search_wild("acpi:PNP0010:PNP0003:")
 
 
@@ -125,7 +126,16 @@ def test_wildcards_match_as_the_c_library_says(pattern: str, key: str) -> None:
     assume(normal_alias(pattern) is not None)  # others never get into an index
     assume("[." not in pattern)  # collating symbols, which no alias has
     fnmatch = ctypes.CDLL(None).fnmatch
-    assert bool(wildcard(pattern).fullmatch(key)) == (fnmatch(pattern.encode(), key.encode(), 0) == 0)
+    expected = fnmatch(pattern.encode(), key.encode(), 0) == 0
+    assert bool(wildcard(pattern).fullmatch(key)) == expected
+    assert bool(matcher(pattern)(key)) == expected
+
+
+@settings(max_examples=500, deadline=None)
+@given(pattern=st.text(alphabet="ab*", max_size=8), key=st.text(alphabet="ab", max_size=8))
+def test_stars_alone_match_as_the_c_library_says(pattern: str, key: str) -> None:
+    fnmatch = ctypes.CDLL(None).fnmatch
+    assert bool(matcher(pattern)(key)) == (fnmatch(pattern.encode(), key.encode(), 0) == 0)
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,14 @@ def test_aliases_kept_in_memory_answer_alike(root: DepotRoot) -> None:
         assert tree.modules_of_alias("fs_fxo") == before
 
 
+def test_the_thousandth_look_up_answers_as_the_first(root: DepotRoot) -> None:
+    with ModuleTree(root.path, RELEASE) as tree:
+        first = tree.modules_of_alias("fs_fxo")
+        assert first
+        assert all(tree.modules_of_alias("fs_fxo") == first for _ in range(1000))
+        assert "modules.alias" in tree._tables
+
+
 def test_an_empty_index_counts_as_none(root: DepotRoot) -> None:
     (root.tree / "modules.dep.bin").write_bytes(b"")
     with ModuleTree.at(root.tree) as tree:
