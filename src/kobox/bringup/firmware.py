@@ -1,5 +1,5 @@
 """What a boot loader and firmware leave in memory for the kernel: boot parameters, memory map, command line, ACPI
-tables.
+and SMBIOS tables.
 
 Layout of the parameters: the boot protocol (Documentation/x86/boot.rst and zero-page.rst), fixed for all kernels.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 
-from kobox.bringup import acpi
+from kobox.bringup import acpi, smbios
+from kobox.machine.cpu_model import Board
 from kobox.machine.memory import PAGE_SIZE, PhysicalMemory
 from kobox.machine.pc import APIC_BASE, IOAPIC_BASE
 
@@ -19,7 +20,7 @@ _USABLE, _RESERVED = 1, 2
 _PROTOCOL_VERSION = 0x20F
 
 
-def place(memory: PhysicalMemory, ram_size: int, command_line: str) -> None:
+def place(memory: PhysicalMemory, ram_size: int, command_line: str, board: Board) -> None:
     """Store everything; ``ram_size`` is what the memory map tells the kernel it has."""
     text = command_line.encode() + b"\0"
     if len(text) > PAGE_SIZE // 2:
@@ -27,6 +28,7 @@ def place(memory: PhysicalMemory, ram_size: int, command_line: str) -> None:
     memory.write(_COMMAND_LINE_ADDR, text)
     memory.write(PARAMS_ADDR, _parameters(ram_size))
     memory.write(acpi.ROOT_POINTER_ADDR, acpi.tables(acpi.ROOT_POINTER_ADDR, APIC_BASE, IOAPIC_BASE))
+    memory.write(smbios.ENTRY_POINT_ADDR, smbios.tables(smbios.ENTRY_POINT_ADDR, board))
 
 
 def _parameters(ram_size: int) -> bytes:

@@ -11,7 +11,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from kobox.bringup import firmware
 from kobox.bringup.initcalls import InitcallWatch
@@ -49,8 +49,7 @@ _MOUNTS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class BootOptions:
+class BootOptions(NamedTuple):
     """What decides a boot: two boots with the same options and the same image are the same."""
 
     command_line: str = ""
@@ -98,7 +97,7 @@ def boot(image: Image, options: BootOptions, progress: Progress = lambda text: N
     progress("loading the kernel")
     with open(image.flat_path, "rb", buffering=0) as flat:
         flat.readinto(machine.memory.bytes[image.layout.phys_base : image.layout.phys_base + image.layout.flat_size])
-    firmware.place(machine.memory, options.ram_size, options.command_line)
+    firmware.place(machine.memory, options.ram_size, options.command_line, guest.pc.model.board)
     _prepare_page_tables(guest)
     booted.sites = find_all_sites(guest)
     install_sites(booted, patch=True)

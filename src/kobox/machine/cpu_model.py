@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from importlib import resources
+from typing import NamedTuple
 
 from kobox.errors import UsageError
 
 DEFAULT = "qemu64"
 
 
-@dataclass(frozen=True, slots=True)
-class CpuModel:
+class Board(NamedTuple):
+    """What the firmware says of the machine that such a CPU sits in."""
+
+    vendor: str
+    product: str
+    bios_vendor: str
+    bios_version: str
+    bios_date: str
+
+
+class CpuModel(NamedTuple):
     """``leaves``: CPUID leaf -> (eax, ebx, ecx, edx). ``msrs``: values at power-on. ``kept``: ranges that keep
     writes."""
 
     name: str
+    board: Board
     tsc_khz: int
     unicorn_model: int
     leaves: dict[int, tuple[int, int, int, int]]
@@ -43,6 +53,7 @@ def load_model(name: str = DEFAULT) -> CpuModel:
     leaves = {int(leaf, 16): tuple(int(value, 16) for value in values) for leaf, values in raw["leaves"].items()}
     return CpuModel(
         name=raw["name"],
+        board=Board(**raw["board"]),
         tsc_khz=raw["tsc_khz"],
         unicorn_model=raw["unicorn_model"],
         leaves=leaves,  # type: ignore[arg-type]  # four values each, as the file is ours
