@@ -1,35 +1,69 @@
 """``kobox explain``: what would happen and why. The form of what is asked decides who answers.
 
-Names, aliases and files are answered from configuration and dependencies. Another kind of question is another entry of
-``_KINDS``: a test of the arguments, and the function that answers.
+Names and aliases are answered from configuration and dependencies, files by holding them against kernels, error texts
+from a table. Another kind of question is another entry of ``_KINDS``: a test of the arguments, and the function that
+answers.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
+import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kobox.cli.kmod_face import binary_safe_output, print_json
 from kobox.depot.names import is_module_file
-from kobox.errors import NotModelled, UsageError
+from kobox.errors import UsageError
+
+if TYPE_CHECKING:
+    from kobox.verdict.host import Host
+    from kobox.verdict.records import Verdict
 
 EPILOG = """\
 examples:
+  kobox explain ./hello.ko                            will it load on the kernel it was built for, and if not why
+  kobox explain ./hello.ko --image 6.1.0-56-amd64 --image 6.12.107+deb13-amd64
+  kobox explain ./hello.ko my_param=7 --root /mnt --secure-boot --key MOK.der
+  kobox explain "Key was rejected by service"         what an error text means, how to tell its causes apart
+  dmesg | kobox explain - ./hello.ko                  what a log says, about this file
   kobox explain btrfs --root /mnt                     every step of a load, with file and line of each reason
   kobox explain pci:v00008086d00001533sv --live       which modules a device's alias leads to, here
   kobox explain --upgrade 6.1.0-56-amd64 6.12.0-1-amd64 --root /mnt
-exit code: 0 answered, 1 there is no such module, or an upgrade has findings above a note"""
+exit code: 0 answered, and every file loads everywhere; 1 a file does not load, there is no such module, a text is not
+known, or an upgrade has findings above a note"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("question", nargs="*", metavar="NAME|ALIAS|FILE.ko", help="what to explain")
+    parser.add_argument(
+        "question",
+        nargs="*",
+        metavar="NAME|ALIAS|FILE.ko|TEXT",
+        help="what to explain; parameters (name=value) may follow a file; - reads a log",
+    )
+    parser.add_argument(
+        "--image", action="append", metavar="R", help="an added kernel image, or a kernel file; may be repeated (files)"
+    )
     parser.add_argument("--root", metavar="DIR", help="the root directory of the system")
     parser.add_argument("--live", action="store_true", help="this host; nothing is changed")
     parser.add_argument("-S", "--set-version", dest="release", metavar="REL", help="this release of the root")
     parser.add_argument("-b", "--use-blacklist", action="store_true", help="as if modprobe were given -b")
     parser.add_argument("--cmdline", metavar="TEXT", help="the kernel command line, instead of the root's proc/cmdline")
+    parser.add_argument(
+        "--secure-boot",
+        action="store_true",
+        help="as if booted with Secure Boot, which locks many kernels down (files)",
+    )
+    parser.add_argument(
+        "--key", action="append", default=[], metavar="CERT", help="a certificate that is enrolled there, MOK (files)"
+    )
+    parser.add_argument(
+        "--after", action="append", default=[], metavar="FILE.ko", help="a module that is loaded before (files)"
+    )
+    parser.add_argument("--insmod", action="store_true", help="as insmod loads it: nothing is loaded before (files)")
+    parser.add_argument("-f", "--force", action="store_true", help="as insmod -f loads it (files)")
     parser.add_argument(
         "--upgrade", nargs=2, metavar=("OLD", "NEW"), help="rehearse a kernel upgrade between two releases of the root"
     )
@@ -74,7 +108,77 @@ def _explain_upgrade(args: argparse.Namespace) -> int:
 
 
 def _explain_text(args: argparse.Namespace) -> int:
-    raise NotModelled(f"kobox explain does not know error texts yet: {args.question[0]!r}")
+    from kobox.verdict.advice import advice_json, advice_lines, advise, matches
+
+    files = [question for question in args.question if _is_file(question)]
+    text = " ".join(question for question in args.question if question not in files)
+    if text == "-":
+        text = sys.stdin.buffer.read().decode(errors="replace")
+    matched = matches(text)
+    verdicts: list[Verdict] = []
+    lookup = None
+    hosts = _hosts_for_text(args, files)
+    if hosts:
+        from kobox.verdict.concrete import Kernels, judge_named
+
+        verdicts = _judge(args, files, hosts, "") if files else judge_named(matched, hosts)
+        lookup = Kernels(hosts)
+    advice = advise(matched, text, verdicts, lookup)
+    if args.json:
+        print_json(advice_json(advice))
+    else:
+        print("\n".join(advice_lines(advice)))
+    return 0 if advice.answers else 1
+
+
+def _explain_files(args: argparse.Namespace) -> int:
+    from kobox.verdict.render import as_data, text_lines
+
+    files = [question for question in args.question if _is_file(question)]
+    parameters = [question for question in args.question if question not in files]
+    odd = [word for word in parameters if not _PARAMETER.match(word)]
+    if odd:
+        raise UsageError(f"{odd[0]}: neither a file nor a parameter (name=value)")
+    verdicts = _judge(args, files, _hosts(args, files), " ".join(parameters))
+    if args.json:
+        print_json(as_data(verdicts))
+    else:
+        print("\n".join(text_lines(verdicts)))
+    return 0 if all(verdict.loads for verdict in verdicts) else 1
+
+
+def _judge(args: argparse.Namespace, files: list[str], hosts: list[Host], parameters: str) -> list[Verdict]:
+    from kobox.verdict.session import FORCE, judge_files
+
+    flags = FORCE if args.force else 0
+    return judge_files(files, hosts, parameters, flags, alone=args.insmod, before=args.after)
+
+
+def _hosts(args: argparse.Namespace, files: list[str]) -> list[Host]:
+    """The kernels that are asked for; without a word the one that the first file was built for."""
+    from kobox.cli.working import Progress
+    from kobox.verdict.targets import Options, default_images, host_of_image, host_of_live, host_of_root, release_of
+
+    if args.live and (args.root is not None or args.image):
+        raise UsageError("--live is this host: give no --root and no --image with it")
+    options = Options(args.cmdline, args.release, args.secure_boot, args.key)
+    with Progress() as progress:
+        if args.live:
+            return [host_of_live(options, progress)]
+        if args.root is not None and not args.image:
+            return [host_of_root(args.root, options, progress)]
+        images = args.image or default_images(release_of(files[0]) if files else "")
+        return [host_of_image(image, options, progress, args.root) for image in images]
+
+
+def _hosts_for_text(args: argparse.Namespace, files: list[str]) -> list[Host]:
+    """A text is explained without a kernel too; one that is asked for must be there."""
+    if args.live or args.root is not None or args.image:
+        return _hosts(args, files)
+    try:
+        return _hosts(args, files) if files else []
+    except UsageError:
+        return []
 
 
 def _explain_names(args: argparse.Namespace) -> int:
@@ -82,7 +186,7 @@ def _explain_names(args: argparse.Namespace) -> int:
     from kobox.depot.systems import open_system
 
     system = open_system(_root(args), args.release, args.cmdline)
-    answers = [explain(_as_path(question), system, args.use_blacklist) for question in args.question]
+    answers = [explain(question, system, args.use_blacklist) for question in args.question]
     if args.json:
         print_json([explanation_json(answer) for answer in answers])
     else:
@@ -91,14 +195,22 @@ def _explain_names(args: argparse.Namespace) -> int:
     return 0 if all(answer.plan.probes for answer in answers) else 1
 
 
-def _as_path(question: str) -> str:
-    """``hello.ko`` in this directory is the file, as ``./hello.ko`` is."""
-    return os.path.abspath(question) if is_module_file(question) and os.path.isfile(question) else question
+def _is_file(question: str) -> bool:
+    """A module file that is there. ``hello.ko`` in this directory is one, as ``./hello.ko`` is."""
+    return (is_module_file(question) or os.sep in question) and os.path.isfile(question)
 
+
+def _is_text(question: str) -> bool:
+    return " " in question.strip() or "\n" in question or question == "-" or _ERRNO.fullmatch(question) is not None
+
+
+_ERRNO = re.compile(r"-?E[A-Z0-9]{3,}")
+_PARAMETER = re.compile(r"[A-Za-z0-9_.-]+(=|$)")
 
 _KINDS = (
     _Kind(lambda args: args.upgrade is not None, _explain_upgrade),
-    _Kind(lambda args: any(" " in question for question in args.question), _explain_text),
+    _Kind(lambda args: bool(args.question) and _is_text(args.question[0]), _explain_text),
+    _Kind(lambda args: any(_is_file(question) for question in args.question), _explain_files),
     _Kind(lambda args: bool(args.question), _explain_names),
 )
 """The first that fits answers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -37,6 +38,11 @@ class ModuleFiles:
             return None
         found = self._tree.find(plain)
         return found if found is not None and os.path.isfile(found) else self._by_name.get(plain)
+
+    def names_like(self, name: str) -> list[str]:
+        """Modules of the tree whose names are alike."""
+        plain = name.replace("-", "_")
+        return [] if self._tree is None else difflib.get_close_matches(plain, self._by_name, n=3)
 
     def is_builtin(self, name: str) -> bool:
         return self._tree is not None and self._tree.is_builtin(name.replace("-", "_"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from kobox import link, sign
@@ -36,6 +36,16 @@ IGNORE_MODVERSIONS, IGNORE_VERMAGIC = 1, 2
 _PAGE = 4096
 _UNSAFE, _UNSIGNED = 1 << 6, 13
 LOCKDEP = "Disabling lock debugging due to kernel taint"
+
+
+@dataclass(slots=True)
+class State:
+    """What loading has done to the kernel so far. ``exporters`` are modules, newest first."""
+
+    taints: int = 0
+    said: set[str] = field(default_factory=set)
+    exporters: list[Exports] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
 
 
 class Judging:
@@ -227,7 +237,7 @@ class Judging:
             spectre_v2=self.host.policy.spectre_v2,
         )
         for gate in link.FILE_GATES:
-            now = replace(kernel, taints=self.taints)
+            now = kernel._replace(taints=self.taints)
             try:
                 found = gate.check(view, now)
             except Refusal as refusal:
@@ -359,12 +369,13 @@ class Judging:
                 "no-memory", errno.ENOMEM, f"it wants {size >> 20} MiB, more than all modules together may have"
             )
             return
-        self._reserve(view, layout)
         bases, at = {}, MODULE_AREA
         for name, region in layout.regions.items():
             bases[name] = at
             at += -(-region.size // _PAGE) * _PAGE
         work = Linking(view, layout, bases, self.host.vmalloc)
+        self._reserve(view, layout)
+        work.fill_in_module(self.host.image.btf.struct("module"), link.find_tables(view, work.addresses, rules))
         if self._bind(work):
             self._form(work)
             self._settings(work, parameters, raw)

@@ -9,10 +9,17 @@ from functools import cache
 from pathlib import Path
 
 from kobox import link
+from kobox.image import Type
 from kobox.link import LoadView
 from kobox.link.linked import MODULE_AREA
 from kobox.link.resolve import Resolution
 from kobox.link.tables import Table
+
+_FILLED_IN = (
+    "state", "list.next", "list.prev", "core_layout.base", "core_layout.size", "init_layout.base", "init_layout.size",
+    "mem[0].base", "mem[0].size", "source_list.next", "source_list.prev", "target_list.next", "target_list.prev",
+    "refcnt", "taints",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -36,6 +43,25 @@ class Linking:
             self.addresses[number] = self.copy + self.view.sections[number].offset
         self.memory = self.layout.image(self.view)
         self.windows = self.layout.windows(self.view, self.memory)
+
+    def fill_in_module(self, struct: Type, tables: Mapping[str, Table]) -> None:
+        """Mark what of ``struct module`` the kernel has filled in before it relocates: nothing may be relocated there.
+
+        Only that the members are not zero matters.
+        """
+        place = self.layout.places[self.view.index.mod]
+        if place is None:
+            return
+        memory = self.memory[place.region]
+        pointers = [table.field for table in tables.values() if table.address]
+        counters = [table.count_field for table in tables.values() if table.count_field and table.count]
+        for path in (*_FILLED_IN, *pointers, *counters):
+            member = struct.find(path)
+            if member is not None:
+                at = place.offset + member.offset
+                memory[at : min(at + member.size, len(memory))] = bytes(
+                    [1] * max(0, min(member.size, len(memory) - at))
+                )
 
 
 class Lenient:

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from kobox.link import Exports
-
 KERNEL, MODPROBE = "kernel", "modprobe"
 
 STEPS: tuple[str, ...] = (
@@ -94,13 +92,3 @@ class Subject:
     file: str
     data: bytes
     compression: str | None = None
-
-
-@dataclass(slots=True)
-class State:
-    """What loading has done to the kernel so far. ``exporters`` are modules, newest first."""
-
-    taints: int = 0
-    said: set[str] = field(default_factory=set)
-    exporters: list[Exports] = field(default_factory=list)
-    names: set[str] = field(default_factory=set)

@@ -15,8 +15,8 @@ from kobox.ko import decompress, format_of
 from kobox.verdict.files import ModuleFiles
 from kobox.verdict.fixes import fix_of
 from kobox.verdict.host import Host
-from kobox.verdict.judge import IGNORE_MODVERSIONS, IGNORE_VERMAGIC, LOCKDEP, Judging
-from kobox.verdict.records import MODPROBE, Note, Reason, State, Subject, Verdict
+from kobox.verdict.judge import IGNORE_MODVERSIONS, IGNORE_VERMAGIC, LOCKDEP, Judging, State
+from kobox.verdict.records import MODPROBE, Note, Reason, Subject, Verdict
 
 FORCE = IGNORE_MODVERSIONS | IGNORE_VERMAGIC
 """What insmod -f asks of the kernel."""

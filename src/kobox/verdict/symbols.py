@@ -145,12 +145,12 @@ def _missing(items: _Items, around: Surroundings) -> _Text:
     text = f"nothing in {around.release} has {_are(items)} that it needs: {_names(items)}"
     if len(items) <= MOST_GUESSES:
         names = list(around.exported)
-        near = [f"{item['symbol']} is like {found[0]}" for item in items if (found := _alike(item["symbol"], names))]
+        near = [f"{item['symbol']} is like {found[0]}" for item in items if (found := alike(item["symbol"], names))]
         text += f" ({'; '.join(near)})" if near else ""
     return text, {}
 
 
-def _alike(name: str, exported: list[str]) -> list[str]:
+def alike(name: str, exported: list[str]) -> list[str]:
     """An exported name that differs by a prefix or suffix, or by a letter."""
     plain = name.strip("_")
     close = [known for known in exported if abs(len(known) - len(name)) <= 8 and plain in known]
