@@ -321,10 +321,15 @@ static void say_answer(struct answer *a, int ended, int status)
 	}
 }
 
+/* A line that was cut off or left open is shown only when another one follows. */
 static void say_log(int wanted)
 {
+	static const char mark[] = "<7>golden: end of step\n";
 	char line[8192];
 	ssize_t n;
+	int writing = open("/dev/kmsg", O_WRONLY);
+	if (writing >= 0 && write(writing, mark, sizeof(mark) - 1) > 0)
+		close(writing);
 	while ((n = read(kmsg, line, sizeof(line) - 1)) > 0 || (n < 0 && errno == EPIPE)) {
 		if (n < 0 || !wanted)
 			continue;

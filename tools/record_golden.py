@@ -38,6 +38,8 @@ SECONDS = 180
 _SOURCE = Path(__file__).with_name("golden_init.c")
 _QEMU = "qemu-system-x86_64"
 _NULL = subprocess.DEVNULL
+_NOISE = ("clocksource: ", "golden: end of step")
+"""Lines of the recording machine's own: clocks that don't agree in emulation, the mark that completes a log line."""
 Case = Mapping[str, Any]
 
 
@@ -278,7 +280,7 @@ def _steps(case: Case, facts: Sequence[Sequence[str]], console: Sequence[str]) -
             "errno": None,
             "guest_died": died,
             "guest_hung": not died,
-            "dmesg": [{"level": None, "text": text} for text in _console_end(console)],
+            "dmesg": [{"level": None, "text": text} for text in _console_end(console, _logged(blocks[:number]))],
             "dmesg_from": "serial console (levels lost)",
             "proc_modules": None,
             "sysfs": {},
@@ -339,7 +341,7 @@ def _answers(action: str, block: Sequence[Sequence[str]]) -> dict[str, Any]:
         found["tree"] = dict(map(_raw_entry, all_of("tree")))
     if action == "kallsyms":
         lines = [_unhex(text).decode("latin-1") for _, text in all_of("symbol")]
-        found["kallsyms"] = [re.sub(r"^[0-9a-f]{16}", "ADDR", line).replace("\t", " ") for line in lines]
+        found["kallsyms"] = [normal_text(line).replace("\t", " ") for line in lines]
     return found
 
 
@@ -382,6 +384,8 @@ def _log(records: Iterator[str]) -> Iterator[dict[str, Any]]:
     for record in records:
         head, _, text = record.partition(";")
         priority, _, _, flags, *_ = [*head.split(","), "", "", "", ""]
+        if text.startswith(_NOISE):
+            continue
         text = text.split("\n")[0]
         line: dict[str, Any] = {"level": int(priority) & 7, "text": normal_text(_unescaped(text))}
         if int(priority) >> 3:
@@ -395,15 +399,18 @@ def _unescaped(text: str) -> str:
     return re.sub(r"\\x([0-9a-f]{2})", lambda found: chr(int(found[1], 16)), text)
 
 
-def _console_end(console: Sequence[str]) -> list[str]:
-    """The last words: from the line where the trouble begins."""
-    texts = [normal_text(re.sub(r"^\[ *\d+\.\d+\] ?", "", line)) for line in console]
-    starts = [
-        index
-        for index, text in enumerate(texts)
-        if text.startswith(("BUG:", "Kernel panic", "int3:", "------------[ cut here", "general protection"))
+def _logged(blocks: Sequence[Sequence[Sequence[str]]]) -> int:
+    """How many lines of the console belong to steps that ended."""
+    texts = [
+        _unhex(fact[1]).partition(b";")[2].decode("latin-1") for block in blocks for fact in block if fact[0] == "kmsg"
     ]
-    return texts[starts[0] :] if starts else texts[-40:]
+    return sum(not text.startswith(_NOISE) for text in texts)
+
+
+def _console_end(console: Sequence[str], before: int) -> list[str]:
+    """The last words: what the machine showed since it was restored, without the first ``before`` lines."""
+    texts = [re.sub(r"^\[ *\d+\.\d+\] ?", "", line) for line in console]
+    return [normal_text(text) for text in texts if not text.startswith(_NOISE)][before:]
 
 
 def _unhex(text: str) -> bytes:

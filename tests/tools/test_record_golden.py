@@ -138,7 +138,7 @@ def test_a_machine_that_died_leaves_its_last_words() -> None:
     console = ["[    1.5] hello", "[    2.0] BUG: bad 0xffffffff81000000", "[    2.1] Kernel panic - not syncing: x"]
     (step,) = record_golden._steps(case(finit(), finit()), facts, console)
     assert step["guest_died"]
-    assert [entry["text"] for entry in step["dmesg"]] == ["BUG: bad 0xADDR", "Kernel panic - not syncing: x"]
+    assert [entry["text"] for entry in step["dmesg"]] == ["hello", "BUG: bad 0xADDR", "Kernel panic - not syncing: x"]
 
 
 def test_a_machine_that_only_stopped_is_hung() -> None:
