@@ -189,6 +189,7 @@ def _index(request: _Request, options: DepmodOptions, console: Console) -> int:
     flags = request.flags
     options = options._replace(
         config=request.config or _config_dirs(request.where),
+        root=request.where.root or "",
         symvers=request.symvers,
         system_map=request.system_map,
         report_unknown="e" in flags,

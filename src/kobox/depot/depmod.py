@@ -62,6 +62,8 @@ class DepmodOptions(NamedTuple):
     paths: Sequence[str] = ()
     """Index only these files (absolute paths) instead of the whole tree."""
     config: Sequence[str] = DEPMOD_DIRS
+    root: str = ""
+    """The system whose directories depmod.d's ``external`` means, and as which it sees them; "" is this host."""
     symvers: str | None = None
     system_map: str | None = None
     report_unknown: bool = False
@@ -156,7 +158,7 @@ class _Run:
             found = modules_of_paths(options.paths, options.tree, self.report)
         else:
             rules = read_search_rules(options.config, options.release, self.report)
-            found = find_modules(options.tree, rules, self.report)
+            found = find_modules(options.tree, rules, self.report, options.root)
         return in_load_order(found, options.tree, self.report)
 
     def _read(self) -> int:

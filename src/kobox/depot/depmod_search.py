@@ -28,23 +28,31 @@ class DepmodError(KoboxError):
 
 
 class Module:
-    """A module file to index. ``shown`` is how index files name it: relative to the tree if it lies in it."""
+    """A module file to index. ``shown`` is how index files name it: relative to the tree if ``in_tree``.
 
-    __slots__ = ("index", "name", "path", "shown")
+    A path outside of the tree is shown as the system below ``root`` sees it.
+    """
 
-    def __init__(self, name: str, path: str, tree: str) -> None:
+    __slots__ = ("in_tree", "index", "name", "path", "shown")
+
+    def __init__(self, name: str, path: str, tree: str, root: str = "") -> None:
         self.name = name
         self.path = path
-        self.shown = path[len(tree) + 1 :] if path.startswith(tree + "/") else path
+        self.in_tree = path.startswith(tree + "/")
+        self.shown = path[len(tree if self.in_tree else root) + self.in_tree :]
         self.index = -1
 
     def __repr__(self) -> str:
         return f"Module({self.shown!r})"
 
 
-def find_modules(tree: str, rules: SearchRules, report: Report) -> dict[str, Module]:
-    """Every module of the tree and of the external directories, by name. Raises ``DepmodError`` without a tree."""
-    walk = _Walk(tree, rules, report)
+def find_modules(tree: str, rules: SearchRules, report: Report, root: str = "") -> dict[str, Module]:
+    """Every module of the tree and of the external directories, by name. Raises ``DepmodError`` without a tree.
+
+    ``root``: where the system lies whose external directories are meant; empty for this host's.
+    """
+    rules = rules._replace(externals=tuple(root + external for external in rules.externals))
+    walk = _Walk(tree, rules, report, root)
     try:
         walk.directory(tree, tree + "/")
     except OSError as error:
@@ -90,7 +98,7 @@ def in_load_order(modules: dict[str, Module], tree: str, report: Report) -> list
     listed: list[tuple[int, Module]] = []
     others: list[bytes] = []
     for module in modules.values():
-        place = places.get(_order_line(module)) if places and module.shown is not module.path else None
+        place = places.get(_order_line(module)) if places and module.in_tree else None
         if place is None:
             others.append(os.fsencode(module.name))
         else:
@@ -104,14 +112,14 @@ def in_load_order(modules: dict[str, Module], tree: str, report: Report) -> list
 
 
 class _Walk:
-    def __init__(self, tree: str, rules: SearchRules, report: Report) -> None:
-        self.tree, self.rules, self.report = tree, rules, report
+    def __init__(self, tree: str, rules: SearchRules, report: Report, root: str) -> None:
+        self.tree, self.rules, self.report, self.root = tree, rules, report, root
         self.skip = frozenset((".", "..", "build", "source")) | rules.excludes
         self.found: dict[str, Module] = {}
 
     def directory(self, path: str, prefix: str) -> None:
         """Walk one directory; ``OSError`` only for the directory itself."""
-        found, skip, tree = self.found, self.skip, self.tree
+        found, skip, tree, root = self.found, self.skip, self.tree, self.root
         with os.scandir(path) as entries:
             for entry in entries:
                 file = entry.name
@@ -124,7 +132,7 @@ class _Walk:
                         self._check(prefix + file)
                 elif file not in MODULE_SUFFIXES and (entry.is_file() or self._check(prefix + file)):
                     name = _name(file)
-                    module = Module(name, prefix + file, tree)
+                    module = Module(name, prefix + file, tree, root)
                     known = found.setdefault(name, module)
                     if known is not module and not self.rules.keeps(tree, known.path, module.path, name):
                         del found[name]

@@ -88,8 +88,13 @@ class ModuleTree:
         self._searches.clear()
 
     def path(self, name: str) -> str:
-        """A path as an index file writes it, made complete: relative to the tree, or absolute and left alone."""
-        return name if name.startswith("/") else f"{self.directory}/{name}"
+        """A path as an index file writes it, made complete: relative to the tree, or absolute and left alone.
+
+        An absolute one that is there below the root is meant there: the system in it wrote it.
+        """
+        if not name.startswith("/"):
+            return f"{self.directory}/{name}"
+        return self.root + name if self.root and os.path.exists(self.root + name) else name
 
     def index(self, name: str) -> IndexFile | None:
         """The open binary index of ``name`` (``modules.dep``, without .bin); None when missing or empty.

@@ -24,6 +24,7 @@ from kobox.depot.depmod_search import DepmodError
 from kobox.depot.depmod_write import FILES
 from kobox.depot.index import IndexFile
 from kobox.depot.index_write import PARENTS_FIRST
+from kobox.depot.tree import ModuleTree
 
 RELEASE = "6.1.0-test"
 Names = tuple[str, ...]
@@ -240,6 +241,24 @@ def test_excluded_and_external_directories(tree: Tree, tmp_path: Path) -> None:
     conf.write_text(f"exclude skipped\nexternal * {external.path}\n")
     result = tree.run(config=(str(conf),))
     assert [module.shown for module in result.modules] == ["kernel/a.ko", f"{external.path}/c.ko"]
+
+
+def test_external_directories_of_another_system_lie_below_it_and_are_named_as_it_sees_them(tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "mnt")
+    tree.module("kernel/both.ko").module("kernel/user.ko", needs=("x",)).order("kernel/both.ko", "kernel/user.ko")
+    extra = "../../../opt/extra"
+    tree.module(f"{extra}/both.ko").module(f"{extra}/provider.ko", exports=("x",))
+    conf = tmp_path / "x.conf"
+    conf.write_text("external * /opt/extra\nsearch external built-in\n")
+    result = tree.run(config=(str(conf),), root=str(tree.root))
+    assert {module.shown: module.path for module in result.modules} == {
+        "kernel/user.ko": str(tree.path / "kernel/user.ko"),
+        "/opt/extra/both.ko": str(tree.root / "opt/extra/both.ko"),
+        "/opt/extra/provider.ko": str(tree.root / "opt/extra/provider.ko"),
+    }
+    assert "kernel/user.ko: /opt/extra/provider.ko\n" in (tree.path / "modules.dep").read_text()
+    with ModuleTree(tree.root, RELEASE) as written:
+        assert written.find("provider") == str(tree.root / "opt/extra/provider.ko")
 
 
 def test_links_are_followed_and_broken_ones_are_reported(tree: Tree) -> None:
