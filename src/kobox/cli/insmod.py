@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from errno import EINVAL, ENOENT, ENOEXEC, ESRCH
 
-from kobox.cli.gnu_getopt import GetoptError, Long, getopt_long
-from kobox.cli.kmod_face import Console, Stop, binary_safe_output, no_kernel, print_json, version_lines
-from kobox.depot.targets import IGNORE_MODVERSIONS, IGNORE_VERMAGIC, RootTarget, Target
+from kobox.cli.gnu_getopt import Long
+from kobox.cli.kmod_face import COMMON_LONG, Console, print_json, run_tool, target_of
+from kobox.depot.targets import IGNORE_MODVERSIONS, IGNORE_VERMAGIC, Target
 from kobox.errors import Errno
 
 SHORT = "psvfVh"
-LONG = {
+LONG = COMMON_LONG | {
     "force": Long("f"),
     "force-modversion": Long("force-modversion"),
     "force-vermagic": Long("force-vermagic"),
-    "syslog": Long("s"),
-    "verbose": Long("v"),
-    "version": Long("V"),
-    "help": Long("h"),
-    "root": Long("root", True),
-    "live": Long("live"),
-    "json": Long("json"),
 }
 
 HELP = """\
@@ -56,47 +48,19 @@ _ERRORS = {
 
 def main(argv: Sequence[str], target: Target | None = None) -> int:
     """Run ``insmod``; ``target`` is a kernel of the caller's to act on."""
-    binary_safe_output()
     console = Console("insmod", verbosity=4)
-    try:
-        return _main(list(argv), console, target)
-    except Stop as stop:
-        return stop.code
-    finally:
-        sys.stdout.flush()
 
+    def work(given: dict[str, str], operands: list[str]) -> int:
+        if not operands:
+            console.say("ERROR", "missing filename.")
+            return 1
+        file, *parameters = operands
+        if file == "-":
+            console.say("ERROR", "this tool does not support loading from stdin!")
+            return 1
+        return _insert(file, " ".join(parameters), target or target_of(given), console, given)
 
-def _main(argv: list[str], console: Console, target: Target | None) -> int:
-    try:
-        options, operands = getopt_long(argv, SHORT, LONG)
-    except GetoptError as error:
-        console.plain(str(error))
-        return 1
-    given = dict(options)
-    if "h" in given or "V" in given:
-        sys.stdout.write(HELP if "h" in given else "\n".join(version_lines()) + "\n")
-        return 0
-    console.syslog = "s" in given
-    if not operands:
-        console.say("ERROR", "missing filename.")
-        return 1
-    file, *parameters = operands
-    if file == "-":
-        console.say("ERROR", "this tool does not support loading from stdin!")
-        return 1
-    if target is None:
-        target = _target(given)
-    return _insert(file, " ".join(parameters), _flags(given), target, console, given)
-
-
-def _target(given: dict[str, str]) -> Target:
-    if "live" in given:
-        from kobox.depot.live import LiveTarget
-
-        return LiveTarget()
-    if "root" in given:
-        return RootTarget(given["root"])
-    no_kernel()
+    return run_tool(console, argv, (SHORT, LONG), HELP, work)
 
 
 def _flags(given: dict[str, str]) -> int:
@@ -107,7 +71,7 @@ def _flags(given: dict[str, str]) -> int:
     return flags
 
 
-def _insert(file: str, parameters: str, flags: int, target: Target, console: Console, given: dict[str, str]) -> int:
+def _insert(file: str, parameters: str, target: Target, console: Console, given: dict[str, str]) -> int:
     try:
         os.stat(file)
     except OSError as error:
@@ -117,7 +81,7 @@ def _insert(file: str, parameters: str, flags: int, target: Target, console: Con
     if "v" in given:
         console.out(f"insmod {file} {parameters}")
     try:
-        target.insert(os.path.abspath(file), parameters, flags)
+        target.insert(os.path.abspath(file), parameters, _flags(given))
     except Errno as error:
         number = error.number
         said = _ERRORS.get(number) or os.strerror(number)

@@ -7,16 +7,32 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from kobox.cli.gnu_getopt import GetoptError, Long, getopt_long
 from kobox.errors import NotModelled
+
+if TYPE_CHECKING:
+    from kobox.depot.targets import Target
 
 LEVELS = {"FATAL": 2, "ERROR": 3, "WARNING": 4, "NOTICE": 5, "INFO": 6}
 """syslog's numbers: a message is said if its level is not above the verbosity."""
 
 NO_KERNEL = "no kobox kernel is running to act on"
 NO_KERNEL_HINT = "--root DIR (or -d DIR) answers from a directory, --live acts on this host"
+
+
+COMMON_LONG = {
+    "syslog": Long("s"),
+    "verbose": Long("v"),
+    "version": Long("V"),
+    "help": Long("h"),
+    "root": Long("root", True),
+    "live": Long("live"),
+    "json": Long("json"),
+}
+"""What insmod, rmmod and lsmod have in common; in short ``svVh``."""
 
 
 class Stop(Exception):
@@ -84,6 +100,48 @@ class Where(NamedTuple):
 
 def no_kernel() -> NoReturn:
     raise NotModelled(NO_KERNEL, hint=NO_KERNEL_HINT)
+
+
+def run_tool(
+    console: Console,
+    argv: Sequence[str],
+    accepted: tuple[str, Mapping[str, Long]],
+    help_text: str,
+    work: Callable[[dict[str, str], list[str]], int],
+) -> int:
+    """A small tool's life: parse (``accepted``: short and long options), answer -h and -V, else ``work``.
+
+    ``work`` gets the options by name (the last of each counts) and the operands; its result is the exit code.
+    """
+    binary_safe_output()
+    try:
+        options, operands = getopt_long(argv, *accepted)
+        given = dict(options)
+        if "h" in given or "V" in given:
+            sys.stdout.write(help_text if "h" in given else "\n".join(version_lines()) + "\n")
+            return 0
+        console.syslog = "s" in given
+        return work(given, operands)
+    except GetoptError as error:
+        console.plain(str(error))
+        return 1
+    except Stop as stop:
+        return stop.code
+    finally:
+        sys.stdout.flush()
+
+
+def target_of(given: Mapping[str, str]) -> Target:
+    """What insmod and rmmod act on: this host with ``--live``; a directory refuses; else there is nothing."""
+    if "live" in given:
+        from kobox.depot.live import LiveTarget
+
+        return LiveTarget()
+    if "root" in given:
+        from kobox.depot.targets import RootTarget
+
+        return RootTarget(given["root"])
+    no_kernel()
 
 
 def binary_safe_output() -> None:

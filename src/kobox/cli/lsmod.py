@@ -5,20 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from kobox.cli.gnu_getopt import GetoptError, Long, getopt_long
-from kobox.cli.kmod_face import Console, binary_safe_output, no_kernel, print_json, version_lines
+from kobox.cli.kmod_face import COMMON_LONG, Console, no_kernel, print_json, run_tool
 from kobox.depot.targets import Loaded, SysModules, Target
 
 SHORT = "svVh"
-LONG = {
-    "syslog": Long("s"),
-    "verbose": Long("v"),
-    "version": Long("V"),
-    "help": Long("h"),
-    "root": Long("root", True),
-    "live": Long("live"),
-    "json": Long("json"),
-}
 
 HELP = """\
 usage: kobox lsmod (--live | --root DIR) [--json]
@@ -34,30 +24,22 @@ example: kobox lsmod --live --json
 
 def main(argv: Sequence[str], target: Target | None = None) -> int:
     """Run ``lsmod``; ``target`` is a kernel of the caller's to look at."""
-    binary_safe_output()
-    console = Console("lsmod", verbosity=4)
-    try:
-        options, operands = getopt_long(argv, SHORT, LONG)
-    except GetoptError as error:
-        console.plain(str(error))
-        return 1
-    given = dict(options)
-    if "h" in given or "V" in given:
-        sys.stdout.write(HELP if "h" in given else "\n".join(version_lines()) + "\n")
+
+    def work(given: dict[str, str], operands: list[str]) -> int:
+        if operands:
+            sys.stderr.write("Usage: lsmod\n")
+            return 1
+        modules = list(target.loaded().values()) if target is not None else _listed(given)
+        if modules is None:
+            return 1
+        if "json" in given:
+            print_json([module_json(module) for module in modules])
+            return 0
+        sys.stdout.write("Module                  Size  Used by\n")
+        sys.stdout.writelines(module_line(module) + "\n" for module in modules)
         return 0
-    if operands:
-        sys.stderr.write("Usage: lsmod\n")
-        return 1
-    modules = list(target.loaded().values()) if target is not None else _listed(given)
-    if modules is None:
-        return 1
-    if "json" in given:
-        print_json([module_json(module) for module in modules])
-        return 0
-    sys.stdout.write("Module                  Size  Used by\n")
-    sys.stdout.writelines(module_line(module) + "\n" for module in modules)
-    sys.stdout.flush()
-    return 0
+
+    return run_tool(Console("lsmod", verbosity=4), argv, (SHORT, COMMON_LONG), HELP, work)
 
 
 def module_line(module: Loaded) -> str:

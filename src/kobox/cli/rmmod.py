@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 
-from kobox.cli.gnu_getopt import GetoptError, Long, getopt_long
-from kobox.cli.kmod_face import Console, Stop, binary_safe_output, no_kernel, print_json, version_lines
+from kobox.cli.gnu_getopt import Long
+from kobox.cli.kmod_face import COMMON_LONG, Console, print_json, run_tool, target_of
 from kobox.depot.names import module_name, module_name_of_path
-from kobox.depot.targets import FORCE_REMOVE, NO_WAIT, RootTarget, Target
+from kobox.depot.targets import FORCE_REMOVE, NO_WAIT, Target
 from kobox.depot.tree import ModuleTree, releases
 from kobox.errors import Errno
 
 SHORT = "fsvVwh"
-LONG = {
-    "force": Long("f"),
-    "syslog": Long("s"),
-    "verbose": Long("v"),
-    "version": Long("V"),
-    "help": Long("h"),
-    "root": Long("root", True),
-    "live": Long("live"),
-    "json": Long("json"),
-}
+LONG = COMMON_LONG | {"force": Long("f")}
 
 HELP = """\
 usage: kobox rmmod --live [OPTION ...] MODULE|FILE ...
@@ -41,47 +31,19 @@ example: kobox rmmod --live hello
 
 def main(argv: Sequence[str], target: Target | None = None) -> int:
     """Run ``rmmod``; ``target`` is a kernel of the caller's to act on."""
-    binary_safe_output()
     console = Console("rmmod", verbosity=4)
-    try:
-        return _main(list(argv), console, target)
-    except Stop as stop:
-        return stop.code
-    finally:
-        sys.stdout.flush()
 
+    def work(given: dict[str, str], operands: list[str]) -> int:
+        if not operands:
+            console.say("ERROR", "missing module name.")
+            return 1
+        kernel, root, force = target or target_of(given), given.get("root", ""), "f" in given
+        results = [{"module": word, "removed": _remove(word, root, kernel, console, force)} for word in operands]
+        if "json" in given:
+            print_json(results)
+        return 0 if all(result["removed"] for result in results) else 1
 
-def _main(argv: list[str], console: Console, target: Target | None) -> int:
-    try:
-        options, operands = getopt_long(argv, SHORT, LONG)
-    except GetoptError as error:
-        console.plain(str(error))
-        return 1
-    given = dict(options)
-    if "h" in given or "V" in given:
-        sys.stdout.write(HELP if "h" in given else "\n".join(version_lines()) + "\n")
-        return 0
-    console.syslog = "s" in given
-    if not operands:
-        console.say("ERROR", "missing module name.")
-        return 1
-    if target is None:
-        target = _target(given)
-    root = given.get("root", "")
-    results = [{"module": word, "removed": _remove(word, root, target, console, "f" in given)} for word in operands]
-    if "json" in given:
-        print_json(results)
-    return 0 if all(result["removed"] for result in results) else 1
-
-
-def _target(given: dict[str, str]) -> Target:
-    if "live" in given:
-        from kobox.depot.live import LiveTarget
-
-        return LiveTarget()
-    if "root" in given:
-        return RootTarget(given["root"])
-    no_kernel()
+    return run_tool(console, argv, (SHORT, LONG), HELP, work)
 
 
 def _remove(word: str, root: str, target: Target, console: Console, force: bool) -> bool:
