@@ -156,7 +156,7 @@ def alike(name: str, exported: list[str]) -> list[str]:
     close = [known for known in exported if abs(len(known) - len(name)) <= 8 and plain in known]
     if close:
         return sorted(close, key=len)[:1]
-    same_start = [known for known in exported if known[:4] == name[:4] and abs(len(known) - len(name)) <= 2]
+    same_start = [known for known in exported if known[:3] == name[:3] and abs(len(known) - len(name)) <= 2]
     return difflib.get_close_matches(name, same_start, n=1, cutoff=0.85)
 
 

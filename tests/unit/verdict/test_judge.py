@@ -1,0 +1,392 @@
+"""Every reason at once, in the order in which a load meets them, with the kernel's own answer first."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from pathlib import Path
+
+import pytest
+
+from builders import ALLOC, COMMON, EXEC, NOBITS, WRITE, KoBuilder
+from depot_roots import DepotRoot
+from image_builders import RELEASE
+from kobox.depot.systems import open_system
+from kobox.image import Image
+from kobox.verdict.records import Reason, Verdict
+from kobox.verdict.session import FORCE
+from signing import ec_identity, make_identity, signed
+from verdict_kernels import CONFIG, VERMAGIC, crc, fitting, session, small_image, subject, using
+
+
+def judge(image: Image, module: KoBuilder | bytes, cmdline: str = "", parameters: str = "", flags: int = 0) -> Verdict:
+    return session(image, cmdline).load(subject(module), parameters, flags)
+
+
+def rules(verdict: Verdict) -> list[str]:
+    return [reason.rule for reason in verdict.reasons]
+
+
+def only(verdict: Verdict) -> Reason:
+    (reason,) = verdict.reasons
+    return reason
+
+
+def log(verdict: Verdict) -> list[str]:
+    return [line.text for line in verdict.log]
+
+
+def notes(verdict: Verdict) -> dict[str, str]:
+    return {note.rule: note.text for note in verdict.notes}
+
+
+def test_a_module_that_fits_loads_with_what_it_taints_as_notes(image: Image) -> None:
+    verdict = judge(image, using("fits", "plain"))
+    assert (verdict.loads, verdict.errno, verdict.reasons) == (True, 0, ())
+    assert (verdict.taint, verdict.module_taint) == (1 << 12 | 1 << 13,) * 2
+    assert log(verdict) == [
+        "fits: loading out-of-tree module taints kernel.",
+        "fits: module verification failed: signature and/or required key missing - tainting kernel",
+    ]
+    assert set(notes(verdict)) == {"signature-missing", "taint"}
+
+
+def test_reasons_of_every_step_come_together_in_the_order_of_a_load(image: Image) -> None:
+    module = using("bad", "nowhere", "spaced", vermagic="6.9.0-other SMP preempt mod_unload ", license="Proprietary")
+    module.undefined("for_gpl").section(".odd", b"x", flags=WRITE | ALLOC | EXEC)
+    verdict = judge(image, module, "module.sig_enforce=1 module_blacklist=bad")
+    assert rules(verdict) == [
+        "signature-missing", "module-blacklist", "vermagic", "write-exec", "symbol-missing", "symbol-namespace",
+        "symbol-gpl-only",
+    ]  # fmt: skip
+    assert [reason.errno for reason in verdict.reasons] == [
+        errno.EKEYREJECTED, errno.EPERM, errno.ENOEXEC, errno.ENOEXEC, errno.ENOENT, errno.EINVAL, errno.ENOENT,
+    ]  # fmt: skip
+    assert verdict.errno == errno.EKEYREJECTED
+    assert log(verdict) == ["Loading of unsigned module is rejected"]
+    assert all(reason.fix for reason in verdict.reasons)
+
+
+def test_what_follows_the_first_refusal_is_neither_logged_nor_tainted(image: Image) -> None:
+    verdict = judge(image, fitting("late", vermagic="nonsense"))
+    assert (verdict.errno, verdict.taint) == (errno.ENOEXEC, 0)
+    assert log(verdict) == [f"late: version magic 'nonsense' should be '{VERMAGIC}'"]
+
+
+# -- the file
+
+
+def test_what_is_no_elf_file_is_named(image: Image) -> None:
+    for data, what in (
+        (b"version https://git-lfs.github.com/spec/v1\n" * 3, "Git LFS"),
+        (b"<!DOCTYPE html>" * 9, "page of the web"),
+        (b"\x7fEL", "too short"),
+        (bytes(100), "00 00 00 00"),
+    ):
+        reason = only(judge(image, data))
+        assert (reason.rule, reason.errno) == ("not-elf", errno.ENOEXEC)
+        assert what in reason.text
+
+
+def test_an_empty_file_is_refused_when_it_is_read(image: Image) -> None:
+    verdict = judge(image, b"")
+    assert (verdict.reasons[0].rule, verdict.errno, verdict.log) == ("not-elf", errno.EINVAL, ())
+
+
+def test_another_architecture_is_named_and_the_metadata_is_judged_all_the_same(image: Image) -> None:
+    module = KoBuilder("arm", machine=183).module(vermagic="6.9.0-other aarch64")
+    verdict = judge(image, module)
+    assert rules(verdict)[:1] == ["architecture"]
+    assert "AARCH64" in verdict.reasons[0].text
+    assert "vermagic" in rules(verdict)
+    assert log(verdict) == ["Invalid architecture in ELF header: 183"]
+
+
+def test_a_32_bit_module_is_not_read_as_if_it_had_64(image: Image) -> None:
+    verdict = judge(image, KoBuilder("small", bits=32, machine=3).module())
+    assert rules(verdict) == ["architecture"]
+    assert "386" in only(verdict).text
+
+
+def test_a_cut_off_file_and_a_plain_object_file_are_told_apart(image: Image) -> None:
+    whole = fitting().build()
+    assert rules(judge(image, whole[: len(whole) // 2])) == ["elf"]
+    assert rules(judge(image, KoBuilder("object").text().symbol("f").reloc(".text", 0, 1, "f"))) == ["no-module"]
+
+
+def test_two_faults_of_a_file_are_both_found(image: Image) -> None:
+    data = bytearray(fitting().build())
+    struct.pack_into("<H", data, 16, 2)
+    struct.pack_into("<H", data, 18, 40)
+    assert rules(judge(image, bytes(data)))[:2] == ["no-module", "architecture"]
+
+
+# -- metadata
+
+
+def test_vermagic_differences_are_named_word_by_word(image: Image) -> None:
+    reason = only(judge(image, fitting("v", vermagic=f"{RELEASE} SMP preempt mod_unload modversions ")))
+    assert [(item["word"], item["only"]) for item in reason.items] == [("preempt", "module"), ("modversions", "module")]
+    assert "the module has 'preempt'" in reason.text
+
+
+def test_with_versions_another_release_is_only_a_note(image: Image) -> None:
+    verdict = judge(image, fitting("v", vermagic="6.8.0 SMP mod_unload "))
+    assert verdict.loads
+    assert "6.8.0" in notes(verdict)["other-release"]
+
+
+def test_without_versions_the_release_counts_and_the_load_is_forced(image: Image) -> None:
+    module = KoBuilder("bare").module(vermagic="6.8.0 SMP mod_unload ")
+    reason = only(judge(image, module))
+    assert reason.rule == "vermagic"
+    assert ("6.8.0", "module", "release") in [(item["word"], item["only"], item["place"]) for item in reason.items]
+
+
+def test_forced_loading_passes_over_versions_and_taints(image: Image) -> None:
+    module = fitting("v", vermagic="nonsense").version("plain", 1).undefined("plain")
+    assert rules(judge(image, module)) == ["vermagic", "symbol-version"]
+    forced = judge(image, module, flags=FORCE)
+    assert forced.loads
+    assert forced.module_taint & 2
+
+
+def test_a_kernel_without_forced_loading_says_what_is_missing(tmp_path: Path) -> None:
+    strict = small_image(tmp_path, CONFIG.replace("CONFIG_MODULE_FORCE_LOAD=y\n", ""))
+    assert set(rules(judge(strict, KoBuilder("none").module(vermagic=VERMAGIC)))) == {"forced-load"}
+
+
+def test_another_struct_module_is_told_by_its_crc(image: Image) -> None:
+    reason = only(judge(image, KoBuilder("m").module(vermagic=VERMAGIC).version("module_layout", 5)))
+    assert reason.rule == "struct-module-version"
+    assert "0x00000005" in reason.text
+    assert [line.text for line in reason.log] == ["m: disagrees about version of symbol module_layout"]
+
+
+# -- symbols
+
+
+def test_each_changed_symbol_is_an_item_with_both_crcs(image: Image) -> None:
+    module = fitting("c").undefined("plain").version("plain", 7).undefined("spaced")
+    module.version("spaced", 8).modinfo(import_ns="SPACE")
+    verdict = judge(image, module)
+    assert [dict(item) for item in only(verdict).items] == [
+        {"symbol": name, "owner": "kernel", "built": built, "expected": f"{crc(name):#010x}"}
+        for name, built in (("plain", "0x00000007"), ("spaced", "0x00000008"))
+    ]
+    assert verdict.errno == errno.EINVAL
+    assert "c: Unknown symbol plain (err -22)" in log(verdict)
+
+
+def test_a_name_that_the_kernel_keeps_to_itself_is_not_a_name_it_lacks(image: Image) -> None:
+    verdict = judge(image, using("u", "linux_banner", "plan"))
+    assert set(rules(verdict)) == {"symbol-not-exported", "symbol-missing"}
+    missing = next(reason for reason in verdict.reasons if reason.rule == "symbol-missing")
+    assert "plan is like plain" in missing.text
+
+
+def test_gpl_only_symbols_are_closed_to_other_licences(image: Image) -> None:
+    assert judge(image, using("free", "for_gpl")).loads
+    verdict = judge(image, using("closed", "for_gpl", license="MIT"))
+    assert (rules(verdict), verdict.errno) == (["symbol-gpl-only"], errno.ENOENT)
+
+
+def test_a_namespace_must_be_imported(image: Image) -> None:
+    assert judge(image, using("s", "spaced", import_ns="SPACE")).loads
+    reason = only(judge(image, using("s", "spaced")))
+    assert (reason.rule, reason.errno, reason.items[0]["namespace"]) == ("symbol-namespace", errno.EINVAL, "SPACE")
+    assert "MODULE_IMPORT_NS(SPACE);" in reason.fix
+
+
+def test_common_symbols_and_duplicate_exports_are_refused(image: Image) -> None:
+    assert rules(judge(image, fitting("k").symbol("shared", COMMON))) == ["symbol-common"]
+    verdict = judge(image, fitting("d").export("plain", crc=1))
+    assert (rules(verdict), verdict.errno) == (["export-duplicate"], errno.ENOEXEC)
+    assert only(verdict).items[0] == {"symbol": "plain", "owner": "kernel"}
+
+
+# -- other modules
+
+
+def exporter(**modinfo: str | list[str]) -> KoBuilder:
+    return fitting("giver", **modinfo).export("given", crc=9)
+
+
+def taker() -> KoBuilder:
+    return using("taker", "given", depends="giver").version("given", 9)
+
+
+def test_what_a_module_needs_is_found_in_the_tree_and_loaded_first(image: Image, tmp_path: Path) -> None:
+    exporter().write(tmp_path / "giver.ko")
+    verdict = session(image, root=tmp_path).load(subject(taker()))
+    assert verdict.loads
+    assert [(needed.name, needed.symbols, needed.loads) for needed in verdict.needed] == [("giver", 1, True)]
+
+
+def test_insmod_brings_nothing_and_is_told_who_has_the_symbol(image: Image, tmp_path: Path) -> None:
+    exporter().write(tmp_path / "giver.ko")
+    verdict = session(image, root=tmp_path).load(subject(taker()), alone=True)
+    assert (rules(verdict), verdict.errno) == (["dependency-not-loaded"], errno.ENOENT)
+    assert only(verdict).items[0]["exporters"] == ["giver"]
+
+
+def test_a_dependency_that_is_nowhere_is_named(image: Image, tmp_path: Path) -> None:
+    reason = only(session(image, root=tmp_path).load(subject(taker())))
+    assert reason.rule == "dependency-missing"
+    assert "depends on giver" in reason.text
+
+
+def test_a_dependency_that_does_not_load_ends_the_load_with_its_own_error(image: Image, tmp_path: Path) -> None:
+    exporter(vermagic="nonsense").write(tmp_path / "giver.ko")
+    verdict = session(image, root=tmp_path).load(subject(taker()))
+    assert rules(verdict) == ["dependency-refused"]
+    assert (verdict.errno, verdict.reasons[0].by) == (errno.ENOEXEC, "modprobe")
+    assert log(verdict) == [f"giver: version magic 'nonsense' should be '{VERMAGIC}'"]
+
+
+def test_dependencies_that_go_round_end(image: Image, tmp_path: Path) -> None:
+    using("one", "two_f", depends="two").export("one_f", crc=1).write(tmp_path / "one.ko")
+    using("two", "one_f", depends="one").export("two_f", crc=1).write(tmp_path / "two.ko")
+    module = using("user", "one_f", depends="one").version("one_f", 1)
+    assert not session(image, root=tmp_path).load(subject(module)).loads
+
+
+def test_a_proprietary_exporter_taints_its_users_and_closes_gpl_symbols(image: Image, tmp_path: Path) -> None:
+    exporter(license="Proprietary").write(tmp_path / "giver.ko")
+    heir = session(image, root=tmp_path).load(subject(taker()))
+    assert heir.loads
+    assert heir.module_taint & 1
+    both = using("taker", "for_gpl", "given", depends="giver").version("given", 9)
+    assert rules(session(image, root=tmp_path).load(subject(both))) == ["symbol-proprietary"]
+
+
+def test_a_name_that_is_loaded_is_taken(image: Image) -> None:
+    kernel = session(image)
+    assert kernel.load(subject(fitting("same"))).loads
+    again = kernel.load(subject(fitting("same")))
+    assert (rules(again), again.errno, again.log) == (["already-loaded"], errno.EEXIST, ())
+    kernel.unload("same")
+    assert kernel.load(subject(fitting("same"))).loads
+
+
+# -- policy
+
+
+def test_lockdown_and_secure_boot_refuse_unsigned_modules(image: Image) -> None:
+    locked = judge(image, fitting(), "lockdown=confidentiality")
+    assert (locked.errno, rules(locked)) == (errno.EPERM, ["signature-missing"])
+    assert "lockdown=confidentiality on the kernel command line" in only(locked).text
+    secure = session(image, secure_boot=True).load(subject(fitting()))
+    assert "Secure Boot" in only(secure).text
+
+
+def test_a_key_that_is_enrolled_is_trusted_and_one_that_is_not_is_named(image: Image) -> None:
+    data = signed(fitting().build(), ec_identity())
+    stranger = judge(image, data, "module.sig_enforce")
+    reason = only(stranger)
+    assert (reason.rule, reason.errno) == ("signature-unknown-key", errno.EKEYREJECTED)
+    assert "ec key" in reason.text
+    assert "serial number" in reason.text
+    trusted = session(image, "module.sig_enforce", keys=[ec_identity().data]).load(subject(data))
+    assert trusted.loads
+    assert trusted.facts["trusted_key"].startswith("ec key")
+
+
+def test_a_changed_and_a_malformed_signature_are_refused_by_any_kernel(image: Image) -> None:
+    data = bytearray(signed(fitting().build(), ec_identity()))
+    data[0x200] ^= 1
+    changed = session(image, keys=[ec_identity().data]).load(subject(bytes(data)))
+    assert (changed.reasons[0].rule, changed.errno) == ("signature-damaged", errno.EKEYREJECTED)
+    lying = judge(image, fitting().signature(b"no PKCS#7", sig_len=1 << 20))
+    assert (lying.reasons[0].rule, lying.errno) == ("signature-malformed", errno.EBADMSG)
+
+
+def test_the_keys_that_a_kernel_trusts_are_listed(image: Image) -> None:
+    data = signed(fitting().build(), make_identity("somebody else"))
+    host = session(image, "module.sig_enforce=1", keys=[ec_identity().data])
+    assert "'ec key: " in only(host.load(subject(data))).text
+
+
+def test_disabled_modules_and_kernels_without_modules_say_so(image: Image, tmp_path: Path) -> None:
+    disabled = judge(image, fitting(), "nomodule")
+    assert (rules(disabled), disabled.errno) == (["modules-disabled"], errno.EPERM)
+    without = small_image(tmp_path, CONFIG.replace("CONFIG_MODULES=y\n", ""))
+    assert only(judge(without, fitting())).errno == errno.ENOSYS
+
+
+def test_a_kernel_that_panics_on_a_taint_is_told(image: Image) -> None:
+    verdict = judge(image, fitting(), "panic_on_taint=0x1000")
+    assert (rules(verdict), verdict.loads, verdict.errno) == (["panic-on-taint"], False, 0)
+
+
+# -- memory and parameters
+
+
+def test_sizes_beyond_what_modules_may_have_are_refused(image: Image) -> None:
+    huge = fitting("huge").section(".bss", type=NOBITS, flags=ALLOC | WRITE, align=8, size=1 << 31)
+    assert (rules(judge(image, huge)), judge(image, huge).errno) == (["no-memory"], errno.ENOMEM)
+    percpu = fitting("per").section(".data..percpu", bytes(9000), flags=ALLOC | WRITE, align=64)
+    assert log(judge(image, percpu))[-1] == "per: Could not allocate 9000 bytes percpu data"
+
+
+def parametrised() -> KoBuilder:
+    module = using("par", "param_ops_int", "param_ops_bool").param("number").param("flag", "bool")
+    return module.param("danger", flags=1)
+
+
+@pytest.mark.parametrize("given", ["number=5 flag", "flag=n", "number=-0x10", ""])
+def test_values_that_fit_are_accepted(image: Image, given: str) -> None:
+    assert judge(image, parametrised(), parameters=given).loads
+
+
+@pytest.mark.parametrize(
+    ("given", "number"), [("number=zz", errno.EINVAL), ("number=99999999999", errno.ERANGE), ("flag=2", errno.EINVAL)]
+)
+def test_values_that_do_not_fit_are_refused_with_the_kernel_s_line(image: Image, given: str, number: int) -> None:
+    verdict = judge(image, parametrised(), parameters=given)
+    name, _, value = given.partition("=")
+    assert (rules(verdict), verdict.errno) == (["parameter"], number)
+    assert log(verdict)[-1] == f"par: `{value}' invalid for parameter `{name}'"
+
+
+def test_an_unknown_parameter_and_an_unsafe_one_are_notes(image: Image) -> None:
+    verdict = judge(image, parametrised(), parameters="nothing=1 danger=2")
+    assert verdict.loads
+    assert "no parameter 'nothing'" in notes(verdict)["unknown-parameter"]
+    assert verdict.taint & 1 << 6
+
+
+def test_a_parameter_of_the_module_s_own_making_is_left_undecided(image: Image) -> None:
+    module = fitting("own").data(bytes(32), ".own").symbol("own_ops", ".own").param("mine", ops="own_ops")
+    verdict = judge(image, module, parameters="mine=anything")
+    assert verdict.loads
+    assert "mine" in notes(verdict)["own-parameter"]
+
+
+# -- the system around it
+
+
+def system(tmp_path: Path, conf: str, cmdline: str = ""):
+    root = DepotRoot(tmp_path, RELEASE).module("kernel/other.ko").builtin("kernel/inside.ko")
+    root.conf("etc/modprobe.d/x.conf", conf).write()
+    return open_system(str(tmp_path), RELEASE, cmdline)
+
+
+def test_modprobe_s_configuration_counts_too(image: Image, tmp_path: Path) -> None:
+    opened = system(tmp_path, "install par /bin/false\nblacklist par\noptions par number=zz other=1\n")
+    verdict = session(image, system=opened).load(subject(parametrised()))
+    assert rules(verdict) == ["install-command", "parameter"]
+    install = verdict.reasons[0]
+    assert (install.by, install.errno) == ("modprobe", 0)
+    assert "x.conf:1" in install.text
+    assert "x.conf:3" in verdict.reasons[1].text
+    assert {"blacklist", "unknown-parameter"} <= set(notes(verdict))
+
+
+def test_options_of_the_command_line_reach_the_module(image: Image) -> None:
+    assert rules(judge(image, parametrised(), "par.number=zz")) == ["parameter"]
+
+
+def test_a_module_that_the_kernel_has_inside_is_noted(image: Image, tmp_path: Path) -> None:
+    verdict = session(image, system=system(tmp_path, "")).load(subject(fitting("inside")))
+    assert "part of this kernel" in notes(verdict)["builtin"]
