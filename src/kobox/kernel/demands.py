@@ -37,11 +37,19 @@ class KernelExports:
 def rules_of(image: Image) -> Rules:
     """What of this kernel's build decides linking."""
     btf = image.btf
+    module = btf.struct("module")
+    memories = btf.find_struct("module_memory") is not None
+    paths = (
+        {name: f"mem[{number}].size" for number, name in enumerate(link.MEMORIES)}
+        if memories
+        else {name: f"{name}_layout.size" for name in ("core", "init")}
+    )
     return Rules.of(
         {name: found.size for name in _SIZED if (found := btf.find_struct(name)) is not None},
         image.config,
-        memories=btf.find_struct("module_memory") is not None,
-        name_offset=btf.struct("module").offset_of("name"),
+        memories=memories,
+        name_offset=module.offset_of("name"),
+        size_offsets={name: module.offset_of(path) for name, path in paths.items()},
         orc_terminator_mask=_orc_terminator(image),
     )
 

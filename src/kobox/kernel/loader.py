@@ -12,8 +12,9 @@ from __future__ import annotations
 import errno
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kobox import link, sign
 from kobox.errors import Errno, GuestError
@@ -48,8 +49,7 @@ _SHF_EXECINSTR = 4
 _ELF_HEADER, _SECTION_HEADER = struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQIIQQ")
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One step of a load, for whoever watches: its real time in milliseconds, and what it found."""
 
     name: str
@@ -174,7 +174,7 @@ class Loader:
         )
         kernel = self._against(load.flags)
         for gate in link.FILE_GATES:
-            yield from self._say(load, gate.check(view, replace(kernel, taints=self.env.taints)))
+            yield from self._say(load, gate.check(view, kernel._replace(taints=self.env.taints)))
 
     def _against(self, flags: int) -> link.Against:
         """This kernel, now."""
@@ -207,11 +207,33 @@ class Loader:
             if base:
                 self.guest.write(base, load.memory[name])
         load.module = module = self.guest.view("module", load.addresses[view.index.mod])
-        module["taints"] = load.taints
-        if self.guest.layouts.has("module", "klp"):
-            module["klp"] = int(view.info("livepatch") is not None)
+        noted = {"taints": module["taints"] | load.taints}
+        if view.info("livepatch") is not None and self.guest.layouts.has("module", "klp"):
+            noted["klp"] = 1
         for name, region in layout.regions.items():
-            self._note_region(module, name, load.bases[name], region)
+            noted |= self._region_facts(name, load.bases[name], region)
+        self._note_in_section(load, noted)
+        load.taints = module["taints"]
+
+    def _note_in_section(self, load: Load, noted: Mapping[str, int]) -> None:
+        """What the kernel writes into its copy of the file before sections move: a member beyond the end of a section
+        that is too short stays behind."""
+        size, layouts = load.view.sections[load.view.index.mod].size, self.guest.layouts
+        is_whole = size >= layouts.size("module")
+        for path, value in noted.items():
+            if is_whole or (member := layouts.field("module", path)).offset + member.size <= size:
+                load.module[path] = value
+
+    def _clear_tables(self, load: Load) -> None:
+        """Tables that the file does not have, for a file that brings something else than a name in its ``struct
+        module``: zero, as every load sets them."""
+        layouts, view = self.guest.layouts, load.view
+        name = layouts.field("module", "name")
+        brought = bytes(view.contents(view.index.mod))
+        if brought[: name.offset].strip(b"\0") or brought[name.offset + name.size :].strip(b"\0"):
+            for path in link.table_fields():
+                if layouts.has("module", path):
+                    load.module[path] = 0
 
     def _copy_what_stays_behind(self, load: Load) -> Steps:
         """Symbols of a section that is not loaded point into the kernel's copy of the file, until the load ends.
@@ -252,14 +274,14 @@ class Loader:
         if base:
             yield (self.guest.first_symbol("execmem_free", "module_memfree"), base)
 
-    def _note_region(self, module: View, name: str, base: int, region: link.Region) -> None:
+    def _region_facts(self, name: str, base: int, region: link.Region) -> dict[str, int]:
         prefix = self._region_path(name)
-        module[f"{prefix}.base"] = base
-        module[f"{prefix}.size"] = region.size
+        facts = {f"{prefix}.base": base, f"{prefix}.size": region.size}
         if not self.rules.memories:
-            module[f"{prefix}.text_size"] = region.text_size
-            module[f"{prefix}.ro_size"] = region.ro_size
-            module[f"{prefix}.ro_after_init_size"] = region.ro_after_init_size
+            facts[f"{prefix}.text_size"] = region.text_size
+            facts[f"{prefix}.ro_size"] = region.ro_size
+            facts[f"{prefix}.ro_after_init_size"] = region.ro_after_init_size
+        return facts
 
     def _region_path(self, name: str) -> str:
         if not self.rules.memories:
@@ -331,6 +353,7 @@ class Loader:
         load.undo.append(lambda: _one((guest.symbol("module_unload_free"), module.address)))
         lock = module.at("param_lock")
         yield (guest.symbol("__mutex_init"), lock, self.env.scratch(b"&mod->param_lock\0"), lock)
+        self._clear_tables(load)
         for table in link.find_tables(view, load.addresses, self.rules).values():
             if guest.layouts.has("module", table.field):
                 module[table.field] = table.address or self._lend(view, table.section)
@@ -342,6 +365,7 @@ class Loader:
         yield from self._say(load, found)
         for tag in ("version", "srcversion"):
             value = view.info(tag)
+            module[tag] = 0
             if value is not None:
                 module[tag] = yield from self.env.kstrdup(value.encode("utf-8", "surrogateescape"))
         load.undo.append(lambda: self._free_modinfo(module))
@@ -368,8 +392,8 @@ class Loader:
         for bit in range(64):
             if load.taints >> bit & 1 and not before >> bit & 1:
                 yield from self._taint(load, bit, lockdep_off=True)
-        if guest.layouts.has("module", "using_gplonly_symbols"):
-            load.module["using_gplonly_symbols"] = int(resolver.using_gplonly)
+        if resolver.using_gplonly and guest.layouts.has("module", "using_gplonly_symbols"):
+            load.module["using_gplonly_symbols"] = 1
         for owner in resolver.used:
             if isinstance(owner, ModuleExports):
                 yield from self._use(load.module, owner.view)
@@ -844,7 +868,7 @@ class Loader:
         if load is not None:
             load.taints |= 1 << bit
             if load.module is not None:
-                load.module["taints"] = load.taints
+                load.module["taints"] = load.taints = load.module["taints"] | load.taints
 
     def _livepatch_symbols(self, owner: str, name: str) -> tuple[int, ...]:
         """Addresses of a symbol of the kernel that a livepatch names; other objects are applied when both are there."""

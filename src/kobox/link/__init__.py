@@ -8,7 +8,7 @@ the CPU, ``linked`` does all of it in one go.
 from kobox.link.findings import Finding, Level, LogLine, Refusal, Taint, TaintBit
 from kobox.link.gates import FILE_GATES, Against, Gate
 from kobox.link.kallsyms import Kallsyms, add_kallsyms
-from kobox.link.layout import Layout, Region, lay_out, left_behind
+from kobox.link.layout import MEMORIES, Layout, Region, lay_out, left_behind
 from kobox.link.linked import LinkedModule, link_module, link_tree, link_view
 from kobox.link.livepatch import VMLINUX
 from kobox.link.orc import sort_orc
@@ -32,12 +32,13 @@ from kobox.link.policy import (
 from kobox.link.relocate import relocate
 from kobox.link.resolve import Symbols, simplify, symbol_table, undefined
 from kobox.link.rules import Rules
-from kobox.link.tables import check_tables, find_tables, sort_extable
+from kobox.link.tables import check_tables, find_tables, sort_extable, table_fields
 from kobox.link.validity import Fault, LoadView, enforce_rwx, faults_of, load_view
 
 __all__ = [
     "FILE_GATES",
     "KERNEL",
+    "MEMORIES",
     "VMLINUX",
     "Against",
     "Cpu",
@@ -83,6 +84,7 @@ __all__ = [
     "simplify",
     "sort_extable",
     "sort_orc",
+    "table_fields",
     "symbol_table",
     "undefined",
     "unsigned_taint",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
 from enum import IntEnum
 from itertools import compress, repeat
 from typing import NamedTuple
@@ -46,8 +45,7 @@ MEMORIES = ("text", "data", "rodata", "ro_after_init", "init_text", "init_data",
 INIT_REGIONS = frozenset({"init", "init_text", "init_data", "init_rodata"})
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
+class Region(NamedTuple):
     """One allocation. The part sizes count from its start and are only meant for the ``core`` and ``init`` regions."""
 
     name: str
@@ -64,8 +62,7 @@ class Place(NamedTuple):
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class KallsymsPlan:
+class KallsymsPlan(NamedTuple):
     """Offsets of the symbol tables that stay (``core_*``, in ``core_region``) and of the ones freed after init.
 
     ``kept`` are the symbol numbers that stay, ``strings`` the size of their string table.
@@ -84,8 +81,7 @@ class KallsymsPlan:
     init_typetab: int
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """The plan of a module in memory. ``flags``: section flags as the kernel has them after planning."""
 
     regions: Mapping[str, Region]
@@ -166,7 +162,7 @@ class _Planner:
         self.flags = flags
         self.rules = rules
         self.places: list[Place | None] = [None] * len(view.sections)
-        self.sizes: MutableMapping[str, int] = {}
+        self.sizes: MutableMapping[str, int] = {name: self._brought(at) for name, at in rules.size_offsets.items()}
         self.groups = self._grouped()
 
     def _grouped(self) -> dict[tuple[bool, Group], list[int]]:
@@ -186,6 +182,11 @@ class _Planner:
                 group = Group.DATA
             groups[self.view.names[number].startswith(starts), group].append(number)
         return groups
+
+    def _brought(self, at: int) -> int:
+        """A size in the file's ``struct module``: zero in a sane one, and what the kernel begins with in any."""
+        start = self.view.sections[self.view.index.mod].offset + at
+        return int.from_bytes(self.view.data[start : start + 4], "little")
 
     def place(self, region: str, number: int) -> int:
         """Give a section the next aligned offset of a region."""
@@ -279,7 +280,7 @@ class _CoreAndInit(_Planner):
     def sections(self) -> None:
         self.marks: dict[str, list[int]] = {}
         for region, init in (("core", False), ("init", True)):
-            self.sizes[region] = 0
+            self.sizes.setdefault(region, 0)
             marks = self.marks[region] = []
             for group in Group:
                 for number in self.groups[init, group]:
@@ -304,7 +305,8 @@ class _Memories(_Planner):
     """Seven typed memories, each rounded up to pages when allocated."""
 
     def sections(self) -> None:
-        self.sizes.update(dict.fromkeys(MEMORIES, 0))
+        for memory in MEMORIES:
+            self.sizes.setdefault(memory, 0)
         for init, memories in ((False, CORE_MEMORIES), (True, INIT_MEMORIES)):
             for group in Group:
                 if init and group is Group.RO_AFTER_INIT:

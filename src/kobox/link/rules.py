@@ -23,6 +23,7 @@ class Rules:
     one init layout; such kernels also insist on exactly one ``this_module`` of the right size and check symbols' taints
     in another order.
     ``name_offset``: of ``module.name``, or None when unknown.
+    ``size_offsets``: of the sizes in ``struct module`` that planning adds to, by region; the file may bring some.
     ``sizes``: size in bytes by structure name.
     ``orc_terminator_mask``: the bits of an ORC entry's last two bytes that are all zero in an entry that ends a range.
     """
@@ -38,6 +39,7 @@ class Rules:
     name_offset: int | None = None
     orc_terminator_mask: int = 0
     sizes: Mapping[str, int] = field(default_factory=dict)
+    size_offsets: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -48,6 +50,7 @@ class Rules:
         memories: bool = False,
         name_offset: int | None = None,
         orc_terminator_mask: int = 0,
+        size_offsets: Mapping[str, int] | None = None,
     ) -> Rules:
         """Rules of a kernel with these structure ``sizes`` and ``CONFIG_*`` values (``{"CONFIG_SMP": "y"}``)."""
 
@@ -66,6 +69,7 @@ class Rules:
             name_offset=name_offset,
             orc_terminator_mask=orc_terminator_mask,
             sizes=sizes,
+            size_offsets=size_offsets or {},
         )
 
     def page_align(self, size: int) -> int:

@@ -98,6 +98,16 @@ def find_tables(view: LoadView, addresses: Sequence[int], rules: Rules) -> dict[
     return found
 
 
+def table_fields() -> frozenset[str]:
+    """The members of ``struct module`` that every load sets, to zero where the file has no such table.
+
+    The architecture's own are set only when their tables are there.
+    """
+    return frozenset(
+        name for field in FIELDS for name in (field.pointer, field.counter) if name and not name.startswith("arch.")
+    )
+
+
 def check_tables(view: LoadView, constructors: bool = False) -> tuple[LogLine, ...]:
     """What the kernel says about a module's tables; with ``constructors`` it refuses two kinds of them (EINVAL)."""
     if constructors and view.find(".ctors") and view.find(".init_array"):
