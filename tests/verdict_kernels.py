@@ -59,7 +59,9 @@ def types() -> bytes:
     pointer = btf.int("unsigned long", 8)
     name = btf.array(char, 56)
     heads = btf.struct("list_head", 16, [("next", pointer, 0), ("prev", pointer, 64)])
+    area = btf.struct("module_layout", 80, [("base", pointer, 0), ("size", word, 64)])
     members = [("state", word, 0), ("list", heads, 64), ("name", name, 24 * 8), ("kp", pointer, 160 * 8)]
+    members += [("core_layout", area, 320 * 8), ("init_layout", area, 400 * 8)]
     btf.struct("module", 896, members)
     for other, size in default_rules().sizes.items():
         if other not in ("module", "kernel_param"):
