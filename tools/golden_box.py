@@ -422,18 +422,20 @@ class BoxKernel:
             self.waiting = waiting
 
     def add_tree(self, path: str, found: dict[str, Entry]) -> None:
-        files = self.kernel.files
+        files, name = self.kernel.files, encode(path).decode("utf-8", "surrogateescape")
         try:
-            mode = files.status(path).mode
+            mode = files.status(name).mode
         except (Errno, GuestError):
             return
         kind, permissions = mode & 0o170000, mode & 0o7777
         if kind == 0o120000:
-            found[path] = Entry("link", target=files.readlink(path))
+            found[path] = Entry(
+                "link", target=files.readlink(name).encode("utf-8", "surrogateescape").decode("latin-1")
+            )
         elif kind == 0o040000:
             found[path] = Entry("dir", permissions)
-            for name in sorted(self.names_in(path)):
-                self.add_tree(f"{path}/{name}", found)
+            for below in sorted(self.names_in(path)):
+                self.add_tree(f"{path}/{below}", found)
         elif permissions & 0o444:
             answer = self.read(path)
             number = -answer.value if answer.value is not None and answer.value < 0 else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kobox.kernel.syscalls import AT_FDCWD, O_DIRECTORY, O_RDONLY, O_WRONLY, Syscalls
 
@@ -12,16 +12,14 @@ _DIRENT = struct.Struct("<QqHB")
 _KINDS = {1: "fifo", 2: "char", 4: "dir", 6: "block", 8: "file", 10: "link", 12: "socket"}
 
 
-@dataclass(frozen=True, slots=True)
-class DirEntry:
+class DirEntry(NamedTuple):
     """One name in a directory; ``kind``: file, dir, link, char, block, fifo, socket or unknown."""
 
     name: str
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """``mode`` with the type bits, ``size`` in bytes."""
 
     mode: int
@@ -102,7 +100,7 @@ class Files:
                 offset = 0
                 while offset < count:
                     _, _, length, kind = _DIRENT.unpack_from(data, offset)
-                    name = data[offset + _DIRENT.size : offset + length].split(b"\0")[0].decode("utf-8", "replace")
+                    name = data[offset + _DIRENT.size : offset + length].split(b"\0")[0].decode("utf-8", "surrogateescape")
                     if name not in (".", ".."):
                         entries.append(DirEntry(name, _KINDS.get(kind, "unknown")))
                     offset += length
@@ -122,4 +120,4 @@ class Files:
         self._sys.window.clear()
         name, buffer = self._sys.window.text(path), self._sys.window.reserve(4096)
         count = self._sys.checked(f"readlink {path}", "readlinkat", AT_FDCWD, name, buffer, 4096)
-        return self._sys.guest.read(buffer, count).decode("utf-8", "replace")
+        return self._sys.guest.read(buffer, count).decode("utf-8", "surrogateescape")
