@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from kobox.depot.systems import open_system, release_of
+from kobox.depot.systems import open_system
+from kobox.depot.tree import release_of
 
 ROUNDS = 15
 LOOKUPS = 100_000

@@ -16,6 +16,7 @@ from kobox.depot.depmod_config import DEPMOD_DIRS
 from kobox.depot.depmod_search import DepmodError
 from kobox.depot.index_write import CHILDREN_FIRST, PARENTS_FIRST
 from kobox.depot.names import absolute_path
+from kobox.depot.tree import release_of
 from kobox.errors import UsageError
 
 EPILOG = "example: kobox depmod --root /mnt 6.1.0-56-amd64"
@@ -52,7 +53,8 @@ HELP = """\
 usage: kobox depmod [OPTION ...] [RELEASE]
        kobox depmod [OPTION ...] RELEASE /path/to/FILE.ko ...
 
-Makes the index files of a release's modules (the running kernel's unless RELEASE says otherwise).
+Makes the index files of a release's modules: without RELEASE the running kernel's, with --root
+the only one that is there.
 
 where (one is needed, unless -n only shows or -o writes elsewhere):
       --root DIR           modules and depmod.d of the system in DIR
@@ -170,7 +172,7 @@ def _main(argv: list[str], console: Console) -> int:
             sys.stdout.write(HELP + EPILOG + "\n" if name == "h" else "\n".join(version_lines()) + "\n")
             return 0
         request.take(name, value, console)
-    release = operands[0] if operands else os.uname().release
+    release = operands[0] if operands else _release(request)
     if not re.match(r"\s*[+-]?\d+\.\s*[+-]?\d+", release):
         console.say("ERROR", f"Bad version passed {release}")
         return 1
@@ -244,6 +246,13 @@ def order_of_root(root: str) -> str:
         if found:
             return PARENTS_FIRST if int(found[1]) >= 34 else CHILDREN_FIRST
     return CHILDREN_FIRST
+
+
+def _release(request: _Request) -> str:
+    """Without an operand: the running kernel's, as kmod; of a root the only one it has."""
+    if request.where.root is None:
+        return os.uname().release
+    return release_of(request.where.root, request.moduledir, hint="name one behind the options")
 
 
 def _module_directory(request: _Request, release: str) -> str:

@@ -21,7 +21,7 @@ from kobox.depot.modinfo import (
     info_of_subject,
 )
 from kobox.depot.names import absolute_path, is_module_file, module_name_of_path
-from kobox.depot.tree import ModuleTree
+from kobox.depot.tree import ModuleTree, release_of
 
 EPILOG = "example: kobox modinfo --root /mnt -k 6.1.0-56-amd64 --json --all"
 
@@ -39,7 +39,7 @@ LONG = {
     "basedir": Long("b", True),
     "version": Long("V"),
     "help": Long("h"),
-    "root": Long("b", True),
+    "root": Long("root", True),
     "all": Long("all"),
     "json": Long("json"),
 }
@@ -48,8 +48,9 @@ HELP = """\
 usage: kobox modinfo [OPTION ...] NAME|ALIAS|FILE ...
        kobox modinfo [OPTION ...] --all
 
-  -b, --basedir DIR        modules of the system in DIR  [--root]
-  -k, --set-version REL    this release instead of the running kernel's
+      --root DIR           modules of the system in DIR, of the only release that it has
+  -b, --basedir DIR        modules of the running kernel's release in DIR (as kmod)
+  -k, --set-version REL    this release instead
   -m, --modname            operands are names, neither aliases nor files
       --all                every module of modules.dep
 
@@ -81,13 +82,14 @@ def main(argv: Sequence[str]) -> int:
 def _main(argv: list[str], console: Console) -> int:
     options, operands = getopt_long(argv, SHORT, LONG)
     root, release, field = None, None, None
+    is_system = False
     flags: set[str] = set()
     for name, value in options:
         if name in ("h", "V"):
             sys.stdout.write(HELP + EPILOG + "\n" if name == "h" else "\n".join(version_lines()) + "\n")
             return 0
-        if name == "b":
-            root = value
+        if name in ("b", "root"):
+            root, is_system = value, name == "root"
         elif name == "k":
             release = value
         elif name == "F":
@@ -99,6 +101,8 @@ def _main(argv: list[str], console: Console) -> int:
     if not operands and "all" not in flags:
         console.say("ERROR", "missing module or filename.")
         return 1
+    if is_system and release is None and not all(map(_is_file, operands)):
+        release = release_of(root or "", hint="choose one with -k")
     with ModuleTree(absolute_path(root) if root else "", release) as tree:
         writer = _JsonWriter(field) if "json" in flags else _LineWriter(field, "\0" if "0" in flags else "\n", console)
         asked = _Asked(tree, console, writer)

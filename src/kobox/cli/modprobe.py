@@ -14,9 +14,9 @@ from kobox.depot.facts import Config
 from kobox.depot.paths import absolute
 from kobox.depot.plan import insert_plan_json, remove_plan_json
 from kobox.depot.resolve import Resolver, is_path
-from kobox.depot.systems import read_cmdline, release_of
+from kobox.depot.systems import read_cmdline
 from kobox.depot.targets import IGNORE_MODVERSIONS, IGNORE_VERMAGIC, How, RootTarget, Target, insert, remove
-from kobox.depot.tree import ModuleTree
+from kobox.depot.tree import ModuleTree, release_of
 from kobox.errors import BadFile, UsageError
 
 EPILOG = "example: kobox modprobe --root /mnt -S 6.1.0-56-amd64 --show-depends btrfs"

@@ -10,7 +10,7 @@ from kobox.depot.config import load_config, search_dirs
 from kobox.depot.facts import Config
 from kobox.depot.paths import absolute
 from kobox.depot.resolve import Resolver
-from kobox.depot.tree import ModuleTree, releases
+from kobox.depot.tree import ModuleTree, release_of
 from kobox.errors import UsageError
 
 
@@ -44,17 +44,6 @@ def open_system(
         cmdline = read_cmdline(name)
     config = load_config(sources or search_dirs(root), tree=tree.directory, cmdline=cmdline, cmdline_name=name)
     return OpenSystem(root, tree, config, cmdline or "")
-
-
-def release_of(root: str) -> str:
-    """The running release if the root has it, else the only one it has. ``UsageError`` names several."""
-    found = releases(root)
-    running = os.uname().release
-    if running in found or not found:
-        return running
-    if len(found) > 1:
-        raise UsageError(f"{root or '/'}: has several releases: {', '.join(found)}", hint="choose one with -S")
-    return found[0]
 
 
 def read_cmdline(name: str) -> str | None:

@@ -280,16 +280,18 @@ def releases(root: str | os.PathLike[str] = "", moduledir: str | None = None) ->
     return sorted(names)
 
 
-def only_release(root: str | os.PathLike[str], moduledir: str | None = None) -> str:
-    """The one release below a root. Raises ``UsageError`` when there is none, or several, which it names."""
+def release_of(root: str | os.PathLike[str], moduledir: str | None = None, hint: str = "choose one with -S") -> str:
+    """The running kernel's release if the root has it, or if it has none; else the only one it has.
+
+    Raises ``UsageError`` that names several, with the hint.
+    """
     found = releases(root, moduledir)
-    if len(found) == 1:
-        return found[0]
-    where = os.fspath(root) or "/"
-    raise UsageError(
-        f"{where}: {'has no module tree' if not found else 'has several releases: ' + ', '.join(found)}",
-        "give one" if found else None,
-    )
+    running = os.uname().release
+    if running in found or not found:
+        return running
+    if len(found) > 1:
+        raise UsageError(f"{os.fspath(root) or '/'}: has several releases: {', '.join(found)}", hint=hint)
+    return found[0]
 
 
 def _dep_line(line: str) -> DepLine:

@@ -42,3 +42,16 @@ def test_modinfos_records_are_as_published(root: Path, capsys: pytest.CaptureFix
     (record,) = json.loads(capsys.readouterr().out)
     assert problems(record, SCHEMA, "one_field") == []
     assert record["alias"] == ["a", "b"]
+
+
+def test_the_only_release_of_a_system_need_not_be_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["depmod", "--json", "--root", str(root)]) == 0
+    assert json.loads(capsys.readouterr().out)["release"] == "6.1.0"
+    assert main(["modinfo", "--root", str(root), "-F", "alias", "foo"]) == 0
+    assert capsys.readouterr().out == "a\nb\n"
+    (root / "lib/modules/6.2.0").mkdir()
+    assert main(["modinfo", "--root", str(root), "-F", "alias", "foo"]) == 2
+    assert "6.1.0, 6.2.0; hint: choose one with -k" in capsys.readouterr().err
+    assert main(["modinfo", "--root", str(root), "-F", "alias", str(root / "lib/modules/6.1.0/foo.ko")]) == 0
+    assert main(["modinfo", "-b", str(root), "foo"]) == 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from depot_roots import RELEASE, DepotRoot
-from kobox.depot.tree import DepLine, DevNode, ModuleTree, only_release, releases
+from kobox.depot.tree import DepLine, DevNode, ModuleTree, release_of, releases
 from kobox.errors import UsageError
 
 
@@ -71,14 +72,17 @@ def test_a_release_below_usr_is_found(tmp_path: Path) -> None:
     assert releases(tmp_path) == ["7.0"]
 
 
-def test_the_only_release_is_found_and_several_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no module tree"):
-        only_release(tmp_path)
+def test_the_release_of_is_found_and_several_are_named(tmp_path: Path) -> None:
+    running = os.uname().release
+    assert release_of(tmp_path) == running
     (tmp_path / "lib/modules/6.1").mkdir(parents=True)
-    assert only_release(tmp_path) == "6.1"
+    assert release_of(tmp_path) == "6.1"
     (tmp_path / "lib/modules/6.12").mkdir()
-    with pytest.raises(UsageError, match=r"6\.1, 6\.12"):
-        only_release(tmp_path)
+    with pytest.raises(UsageError, match=r"6\.1, 6\.12") as raised:
+        release_of(tmp_path, hint="choose")
+    assert raised.value.hint == "choose"
+    (tmp_path / "lib/modules" / running).mkdir()
+    assert release_of(tmp_path) == running
 
 
 def test_aliases_kept_in_memory_answer_alike(root: DepotRoot) -> None:
