@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kobox.errors import Errno, GuestError, UsageError
 
@@ -20,16 +20,14 @@ if TYPE_CHECKING:
 _RELEASE = re.compile(r"^\S+")
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """Which kernel serves, and why."""
 
     image: str
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunReport:
+class RunReport(NamedTuple):
     """What ``kobox run`` found. ``result`` is 0 or a positive errno; ``unloaded`` None where unloading was not due."""
 
     module: str

@@ -6,12 +6,10 @@ calling convention passes the first six in rdi, rsi, rdx, rcx, r8, r9.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class CType:
+class CType(NamedTuple):
     """``size`` in bytes; ``pointer``: an address, so that an errno becomes an ``ERR_PTR`` and text shows hex."""
 
     name: str

@@ -11,8 +11,7 @@ import enum
 import inspect
 import typing
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kobox.abi.c import CType
 
@@ -29,8 +28,7 @@ class Fidelity(enum.Enum):
     STUB = "stub"
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
+class Declared(NamedTuple):
     """One adopted function. ``returns`` is None for void; ``why`` is set for stubs."""
 
     name: str

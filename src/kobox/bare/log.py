@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from kobox.kernel.log import LogRecord
 
@@ -35,7 +34,7 @@ class BareLog:
         line = text.removesuffix(b"\n").decode("utf-8", "surrogateescape")
         if continues and self._open:
             last = self.records[-1]
-            self.records[-1] = replace(last, text=last.text + line, continued=True)
+            self.records[-1] = last._replace(text=last.text + line, continued=True)
         else:
             self.write(level, line)
         self._open = not ended

@@ -414,7 +414,7 @@ PARTS: dict[str, Part] = {
     "params": Part(
         "parameters: type, permission, kernel operations, description",
         _params_text,
-        lambda module: [dataclasses.asdict(param) for param in module.params],
+        lambda module: [param._asdict() for param in module.params],
     ),
     "exports": Part("symbols it offers, with CRC, licence and namespace", _exports_text, _exports_json),
     "imports": Part("symbols it needs, with the CRC it was built against", _imports_text, _imports_json),

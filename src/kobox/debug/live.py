@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -161,7 +161,7 @@ class LiveGuest:
             yield self._guest.view("module", at - offset)
             at = self._guest.read_uint(at)
 
-    def _module(self, view: View, states: dict[str, int]) -> GuestModule:
+    def _module(self, view: View, states: Mapping[str, int]) -> GuestModule:
         orc = None
         if self._layout is not None and self._guest.layouts.has("module", "arch.num_orcs"):
             ips, entries = (view[f"arch.{name}"] & (1 << 64) - 1 for name in ("orc_unwind_ip", "orc_unwind"))
@@ -237,7 +237,14 @@ class LiveGuest:
             taint=self._guest.read_uint(self._guest.symbol("tainted_mask")),
             release=self._image.release,
             version=build_text(self._image.banner),
+            hardware=self._hardware(),
         )
+
+    def _hardware(self) -> str | None:
+        """The board's name as the kernel noted it for its reports (lib/dump_stack.c)."""
+        place = self._guest.symbols.get("dump_stack_arch_desc_str")
+        text = self._guest.read_cstr(place) if place is not None else b""
+        return text.decode("latin-1") or None
 
     def scene(self, number: int = 1, die_flags: str = "", fault_address: int | None = None) -> Scene:
         """Everything that ``fault`` needs to make a record at this moment."""

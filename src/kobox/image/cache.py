@@ -20,9 +20,8 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kobox import __version__
 from kobox.errors import BadFile, UsageError
@@ -38,8 +37,7 @@ _CHUNK = 1 << 22
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~:-]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One published directory. ``facts`` is what its maker noted; ``size`` is bytes on disk (holes do not count)."""
 
     kind: str
@@ -50,8 +48,7 @@ class Entry:
     created: float
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """What a full check found wrong; ``fixed`` tells whether it was also removed."""
 
     path: Path

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kobox.errors import BadFile
 from kobox.image.index import Slots, build_slots, raw_of, text_of
@@ -23,8 +23,7 @@ _KSYM = struct.Struct("<iii")
 _MASK = 0xFFFFFFFFFFFFFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
+class Export(NamedTuple):
     """``crc`` is None in a kernel without CONFIG_MODVERSIONS; ``namespace`` is empty for the common one."""
 
     name: str

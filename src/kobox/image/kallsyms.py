@@ -11,9 +11,9 @@ import re
 import struct
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import accumulate
 from operator import le
+from typing import NamedTuple
 
 from kobox.errors import BadFile
 
@@ -25,8 +25,7 @@ _MARKERS = re.compile(rb"(?s)(?=\0{4}(?:.[\x02-\xff].\0){2})")
 """Two more markers are asked for: a kernel of fewer than 513 symbols does not exist."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kallsyms:
+class Kallsyms(NamedTuple):
     """Columns in the table's own order, which is ascending by address. ``types`` are the letters of nm."""
 
     names: list[bytes]
@@ -34,8 +33,7 @@ class Kallsyms:
     addresses: array[int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Tokens:
+class _Tokens(NamedTuple):
     table_off: int
     end_off: int
     strings: list[bytes]

@@ -16,8 +16,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from kobox.errors import BadFile, UsageError
 from kobox.image.cache import Cache, data_root, discard, locked, publish, sweep
@@ -35,8 +35,7 @@ def _quiet(text: str) -> None:
     """Progress that nobody watches."""
 
 
-@dataclass(frozen=True, slots=True)
-class Added:
+class Added(NamedTuple):
     """An added image's record. ``kind`` is how it came: ``deb``, ``apt``, ``root`` or ``file``; ``source`` names it;
     ``checked`` says who vouched for the content (empty: nobody). ``root`` is the tree with ``boot`` and ``lib/modules``
     (kobox's own copy for packages), ``modules`` the modules of this release, empty when there are none."""
@@ -53,8 +52,7 @@ class Added:
     added: float
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A kernel file on disk with what lies beside it."""
 
     kernel: Path
@@ -153,7 +151,7 @@ def add_image(
         try:
             moved = _move_in(found, release, work, home, own)
             added = Added(release, kind, source, checked, content_of(data, config), *moved, time.time())
-            (work / RECORD).write_text(json.dumps(asdict(added), indent=1) + "\n")
+            (work / RECORD).write_text(json.dumps(added._asdict(), indent=1) + "\n")
             publish(work, home)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)

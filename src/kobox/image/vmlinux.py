@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,8 +45,7 @@ class KernelSection(NamedTuple):
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """Where everything is. ``virt_base`` is virtual minus physical address of the kernel map; ``flat_size`` bytes of
     flat file begin at physical address ``phys_base``. ``percpu`` is the segment linked at 0, or None."""
 

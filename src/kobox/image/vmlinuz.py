@@ -12,7 +12,7 @@ import lzma
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kobox.errors import BadFile, NotModelled
 from kobox.image.lzo import unpack_lzop
@@ -21,8 +21,7 @@ ELF_MAGIC = b"\x7fELF"
 _SECTOR = 512
 
 
-@dataclass(frozen=True, slots=True)
-class BootFile:
+class BootFile(NamedTuple):
     """What the setup header says. ``banner`` begins with the release; ``protocol`` is 0x020f for 2.15."""
 
     protocol: int

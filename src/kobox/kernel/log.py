@@ -7,7 +7,7 @@ Formatting, levels, time stamps and continuation lines are the kernel's own; her
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kobox.kernel.guest import Guest
 
@@ -20,8 +20,7 @@ _DRAIN_STEP = 64
 """Records that may gather in the ring before it is read in the middle of a run."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogRecord:
+class LogRecord(NamedTuple):
     """One line of the log. ``time`` is virtual nanoseconds since boot, ``level`` 0 (emerg) to 7 (debug)."""
 
     sequence: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kobox.errors import Errno
 from kobox.kernel.files import Files
@@ -12,8 +12,7 @@ from kobox.kernel.guest import Guest, View
 _STATES = ("live", "coming", "going", "unformed")
 
 
-@dataclass(frozen=True, slots=True)
-class ModuleRecord:
+class ModuleRecord(NamedTuple):
     """One line of ``/proc/modules``. ``users``: modules that use it; ``[permanent]`` is told by ``permanent``."""
 
     name: str

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from kobox.errors import Errno
@@ -70,8 +69,7 @@ class Environment(Policy, Protocol):
     def array_at(self, address: int) -> ArrayArg: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One entry of ``__param``. ``type`` names a standard type or is empty for the module's own operations.
 
     ``takes_no_value``: its operations have KERNEL_PARAM_OPS_FL_NOARG; None asks the standard type.

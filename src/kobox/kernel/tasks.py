@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kobox.errors import GuestError
 from kobox.kernel.guest import Guest
@@ -57,8 +58,7 @@ class Job:
     died: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Killed:
+class Killed(NamedTuple):
     """A task that was stopped at ``rip`` after ``seconds`` of real time."""
 
     rip: int

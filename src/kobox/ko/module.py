@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 from kobox.elf import Buffer, ElfFile, parse
 from kobox.errors import BadFile
@@ -24,8 +24,7 @@ _THIS_MODULE: Final = ".gnu.linkonce.this_module"
 _SUFFIXES: Final = (".xz", ".gz", ".zst", ".ko")
 
 
-@dataclass(frozen=True, slots=True)
-class ThisModule:
+class ThisModule(NamedTuple):
     """The section that becomes ``struct module``, and the offsets in it that the file itself fills with functions."""
 
     section: int

@@ -6,9 +6,8 @@ is four relocated pointers around permission, level and flags.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from kobox.elf import ElfFile
 from kobox.errors import BadFile
@@ -21,8 +20,7 @@ _FLAG_NAMES: Final = {UNSAFE: "unsafe", HWPARAM: "hwparam"}
 _PERM_LEVEL_FLAGS: Final = {order: Struct(f"{order}HbB") for order in "<>"}
 
 
-@dataclass(frozen=True, slots=True)
-class Param:
+class Param(NamedTuple):
     """One parameter. ``None`` stands for what the file does not say; without ``ops`` it is only described."""
 
     name: str

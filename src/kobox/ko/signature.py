@@ -7,9 +7,8 @@ record, never a reason not to read the module in front of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from kobox.elf import Buffer
 
@@ -20,8 +19,7 @@ _TRAILER: Final = Struct(">BBBBB3sI")
 """algo, hash, id_type, signer_len, key_id_len, padding, sig_len; the length is big-endian on every machine."""
 
 
-@dataclass(frozen=True, slots=True)
-class SignatureTrailer:
+class SignatureTrailer(NamedTuple):
     """What stands behind a module that carries the marker line."""
 
     algo: int

@@ -7,8 +7,8 @@ load can print and taint at the right moments. Nothing here prints.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from kobox.errors import Errno
 
@@ -33,8 +33,7 @@ class TaintBit(IntEnum):
     TEST = 18
 
 
-@dataclass(frozen=True, slots=True)
-class LogLine:
+class LogLine(NamedTuple):
     """One line for the kernel log. ``once``: the kernel prints it only once in a boot."""
 
     level: int
@@ -42,8 +41,7 @@ class LogLine:
     once: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Taint:
+class Taint(NamedTuple):
     """A taint being set. ``of_module``: on the module as well; ``lockdep_off``: it ends lock debugging."""
 
     bit: TaintBit

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from kobox.link.findings import Finding, Level, LogLine, Refusal
@@ -17,8 +16,7 @@ from kobox.link.rules import Rules
 from kobox.link.validity import LoadView, enforce_rwx
 
 
-@dataclass(frozen=True, slots=True)
-class Against:
+class Against(NamedTuple):
     """The kernel that a file is held against, at one moment. ``blacklist`` is its ``module_blacklist=``, ``spectre_v2``
     whether it relies on a mitigation of Spectre v2, ``taints`` its mask so far."""
 

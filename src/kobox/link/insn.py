@@ -6,7 +6,7 @@ immediate. Follows the opcode maps of Intel's manual, volume 2, appendix A. What
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 
@@ -39,8 +39,7 @@ _TWO = _opcode_map(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Insn:
+class Insn(NamedTuple):
     """One instruction: its ``length``, its opcode bytes without prefixes, and where its relative parts are, if any.
 
     ``branch`` is (offset in the instruction, width) of a distance counted from its end; ``rip`` the offset of a 4-byte

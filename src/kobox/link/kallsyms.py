@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kobox.elf.constants import SHF, SHN, SHT, STB, STT
 from kobox.link.layout import Layout
@@ -16,8 +16,7 @@ from kobox.link.resolve import U64, Symbols, symbol_table
 from kobox.link.validity import SYM_SIZE, LoadView
 
 
-@dataclass(frozen=True, slots=True)
-class SymbolTables:
+class SymbolTables(NamedTuple):
     """The members of one ``struct mod_kallsyms``: addresses of three tables and the number of symbols."""
 
     symtab: int
@@ -26,8 +25,7 @@ class SymbolTables:
     typetab: int
 
 
-@dataclass(frozen=True, slots=True)
-class Kallsyms:
+class Kallsyms(NamedTuple):
     """``mod_kallsyms``: where the init-time tables' structure lies; the core tables' is in ``struct module``."""
 
     mod_kallsyms: int

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from struct import Struct
+from typing import NamedTuple
 
 from kobox.link.code import Code, Patch
 from kobox.link.insn import Insn, decode
@@ -214,8 +215,7 @@ def apply_returns(code: Code, start: int, size: int, cpu: Cpu) -> None:
 # Alternatives.
 
 
-@dataclass(frozen=True, slots=True)
-class Alternative:
+class Alternative(NamedTuple):
     """One entry of ``.altinstructions``: replace ``length`` bytes if the CPU has ``feature``, or ``unless`` it has."""
 
     address: int

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kobox.errors import NotModelled
 from kobox.machine import unicorn_abi as abi
@@ -32,8 +32,7 @@ stack."""
 MAILBOX = struct.Struct("<7Q")
 
 
-@dataclass(frozen=True, slots=True)
-class Trap:
+class Trap(NamedTuple):
     """What one ``hlt`` means. ``resume`` is where the guest goes on unless the handler moves RIP."""
 
     name: str

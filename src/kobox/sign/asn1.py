@@ -17,7 +17,6 @@ What a value means is the business of the caller (``x509``, ``pkcs7``).
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -43,8 +42,7 @@ class Kind(Enum):
     NAMED = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One type of a grammar. ``action`` names the method that is told about each value of it."""
 
     kind: Kind
@@ -97,7 +95,7 @@ def named(rule: Rule, action: str) -> Rule:
 
 
 def optional(rule: Rule) -> Rule:
-    return replace(rule, is_optional=True)
+    return rule._replace(is_optional=True)
 
 
 def explicit(number: int, rule: Rule) -> Rule:
@@ -107,10 +105,10 @@ def explicit(number: int, rule: Rule) -> Rule:
 def implicit(number: int, rule: Rule) -> Rule:
     """``rule`` under the context tag ``number`` instead of its own; an ANY keeps taking every tag."""
     if rule.kind is Kind.NAMED:
-        return replace(rule, parts=(implicit(number, rule.parts[0]),))
+        return rule._replace(parts=(implicit(number, rule.parts[0]),))
     if rule.kind in (Kind.ANY, Kind.CHOICE):
         return rule
-    return replace(rule, tag=_CONTEXT | (rule.tag & _CONSTRUCTED) | number)
+    return rule._replace(tag=_CONTEXT | (rule.tag & _CONSTRUCTED) | number)
 
 
 def decode(grammar: Rule, actions: object, data: bytes | memoryview) -> None:

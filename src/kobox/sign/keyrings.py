@@ -11,6 +11,7 @@ import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from kobox.errors import Errno
 from kobox.sign import oids
@@ -25,8 +26,7 @@ BUILTIN, SECONDARY, MACHINE, PLATFORM = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """A trusted certificate's key, in the ring of that name."""
 
     ring: str

@@ -12,6 +12,7 @@ import errno
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kobox.errors import Errno
 from kobox.sign import asn1
@@ -102,8 +103,7 @@ class Algorithms:
         return state.digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(NamedTuple):
     """What is checked against a key. ``digest`` is None while the kernel lacks the digest algorithm."""
 
     key_type: str
@@ -112,8 +112,7 @@ class Signature:
     digest: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class PublicKey:
+class PublicKey(NamedTuple):
     """``algorithm``: ``rsa``, ``ecdsa-nist-p256`` … ``data``: what the certificate's BIT STRING holds."""
 
     algorithm: str

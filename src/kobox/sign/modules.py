@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -37,8 +36,7 @@ class Lockdown(IntEnum):
     CONFIDENTIALITY = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the kernel finds when it looks at a file's signature.
 
     ``number``: 0 when a trusted key vouches for it, else a positive errno; ENODATA when it has no signature at all.
@@ -60,8 +58,7 @@ class Verdict:
         return self.number == 0
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """The outcome of the loader's first step. ``number`` not 0 ends the load; ``ok`` False taints it (E)."""
 
     ok: bool

@@ -7,9 +7,9 @@ The list follows enum OID of include/linux/oid_registry.h. A kernel whose list d
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from typing import NamedTuple
 
 EC_PUBLIC_KEY = "1.2.840.10045.2.1"
 PRIME192V1 = "1.2.840.10045.3.1.1"
@@ -128,8 +128,7 @@ def printed(content: bytes) -> str:
     return (text + "(bad)" if open_arc else text)[:49]
 
 
-@dataclass(frozen=True, slots=True)
-class Registry:
+class Registry(NamedTuple):
     """The identifiers that a kernel knows: content octets to (number, dotted form)."""
 
     known: dict[bytes, tuple[int, str]]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import date
+from typing import NamedTuple
 
 from kobox.errors import Errno
 from kobox.sign import asn1, oids
@@ -18,8 +18,7 @@ from kobox.sign.keys import Algorithms, PublicKey, Signature
 _EPOCH = date(1970, 1, 1).toordinal()
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(NamedTuple):
     """``identity`` is serial number followed by issuer, as raw content octets: what PKCS#7 names a signer by.
 
     ``issuer_identity`` and ``issuer_skid`` come from the authority key identifier, None where it lacks them.
@@ -114,9 +113,9 @@ def _with_self_signature(certificate: Certificate, algorithms: Algorithms) -> Ce
         certificate.key.verify(certificate.signature, algorithms)
     except Errno as refused:
         if refused.number == errno.ENOPKG:
-            return replace(certificate, unsupported_signature=True)
+            return certificate._replace(unsupported_signature=True)
         raise
-    return replace(certificate, self_signed=True)
+    return certificate._replace(self_signed=True)
 
 
 def decode_time(tag: int, text: bytes) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -38,7 +37,7 @@ def test_an_rsa_signature_verifies_with_each_digest(hash_name: str) -> None:
     identity = rsa_identity()
     signature = signature_of(identity, hash_name)
     assert rsa_key(identity).verify(signature, EVERYTHING) is None
-    other = replace(signature, digest=bytes(len(signature.digest or b"")))
+    other = signature._replace(digest=bytes(len(signature.digest or b"")))
     assert answer(rsa_key(identity), other) == errno.EKEYREJECTED
 
 
@@ -53,19 +52,19 @@ def test_an_ecdsa_signature_verifies_on_each_curve(curve: ec.EllipticCurve, hash
     signature = signature_of(identity, hash_name)
     assert key.verify(signature, EVERYTHING) is None
     changed = bytes([(signature.digest or b"\0")[0] ^ 1]) + (signature.digest or b"")[1:]
-    assert answer(key, replace(signature, digest=changed)) == errno.EKEYREJECTED
+    assert answer(key, signature._replace(digest=changed)) == errno.EKEYREJECTED
     assert answer(PublicKey(key.algorithm, b"\2" + point[1:]), signature) == errno.EINVAL
     assert answer(PublicKey(key.algorithm, point[:-1] + bytes([point[-1] ^ 1])), signature) == errno.EINVAL
-    assert answer(key, replace(signature, value=b"\x30\x00")) == errno.EBADMSG
+    assert answer(key, signature._replace(value=b"\x30\x00")) == errno.EBADMSG
 
 
 def test_broken_rsa_signatures_answer_as_the_kernel_does() -> None:
     identity = rsa_identity()
     key, good = rsa_key(identity), signature_of(identity)
-    assert answer(key, replace(good, value=good.value[:-1])) == errno.EINVAL
-    assert answer(key, replace(good, value=b"\xff" * 256)) == errno.EINVAL
-    assert answer(key, replace(good, value=b"\0" * 255 + b"\2")) in (errno.EINVAL, errno.EBADMSG)
-    assert answer(key, replace(good, hash_name="sha512", digest=hashlib.sha512(BODY).digest())) == errno.EBADMSG
+    assert answer(key, good._replace(value=good.value[:-1])) == errno.EINVAL
+    assert answer(key, good._replace(value=b"\xff" * 256)) == errno.EINVAL
+    assert answer(key, good._replace(value=b"\0" * 255 + b"\2")) in (errno.EINVAL, errno.EBADMSG)
+    assert answer(key, good._replace(hash_name="sha512", digest=hashlib.sha512(BODY).digest())) == errno.EBADMSG
     assert answer(PublicKey("rsa", b"\x30\x00"), good) == errno.EBADMSG
 
 
@@ -77,11 +76,11 @@ def test_a_key_of_a_size_the_kernel_lacks_is_einval() -> None:
 def test_another_kind_of_key_rejects_and_a_missing_algorithm_is_named_by_its_errno() -> None:
     identity = rsa_identity()
     good = signature_of(identity)
-    assert answer(rsa_key(identity), replace(good, key_type="ecdsa")) == errno.EKEYREJECTED
+    assert answer(rsa_key(identity), good._replace(key_type="ecdsa")) == errno.EKEYREJECTED
     without = Algorithms(built_in=frozenset({"sha256"}), modular=frozenset())
     assert answer(rsa_key(identity), good, without) == errno.ENOENT
-    assert answer(rsa_key(identity), replace(good, digest=None)) == errno.ENOPKG
-    assert answer(PublicKey("dsa", b""), replace(good, key_type="dsa")) == errno.ENOPKG
+    assert answer(rsa_key(identity), good._replace(digest=None)) == errno.ENOPKG
+    assert answer(PublicKey("dsa", b""), good._replace(key_type="dsa")) == errno.ENOPKG
 
 
 def test_algorithms_come_from_a_kernel_s_configuration() -> None:
