@@ -100,7 +100,8 @@ class Files:
                 offset = 0
                 while offset < count:
                     _, _, length, kind = _DIRENT.unpack_from(data, offset)
-                    name = data[offset + _DIRENT.size : offset + length].split(b"\0")[0].decode("utf-8", "surrogateescape")
+                    raw = data[offset + _DIRENT.size : offset + length].split(b"\0")[0]
+                    name = raw.decode("utf-8", "surrogateescape")
                     if name not in (".", ".."):
                         entries.append(DirEntry(name, _KINDS.get(kind, "unknown")))
                     offset += length

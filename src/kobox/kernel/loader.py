@@ -39,6 +39,7 @@ LIVE, COMING, GOING, UNFORMED = (
 )
 _REF_BASE = 1
 _LENT_OFFSET = 1 << 20
+_HEADER_OFFSET, _HEADERS_OFFSET = 0x1000, 0x2000
 _ORC_TABLES = ("arch.orc_unwind_ip", "arch.orc_unwind")
 _MEMORY_TYPES = {
     "text": "MOD_TEXT", "data": "MOD_DATA", "rodata": "MOD_RODATA", "ro_after_init": "MOD_RO_AFTER_INIT",
@@ -404,7 +405,7 @@ class Loader:
         link.relocate(
             view, load.layout, load.addresses, windows, symbols, memory=load.memory, livepatch=self._livepatch_symbols
         )
-        self._fit(load, windows, symbols)
+        yield from self._fit(load, windows, symbols)
         if self.heap is not None:
             heap, name = self.heap, load.name
             load.undo.append(lambda: heap.module_gone(name))
@@ -446,7 +447,7 @@ class Loader:
         self.env.list_add(use.at("source_list"), used.at("source_list"))
         self.env.list_add(use.at("target_list"), user.at("target_list"))
 
-    def _fit(self, load: Load, windows: Sequence[memoryview | None], symbols: link.Symbols) -> None:
+    def _fit(self, load: Load, windows: Sequence[memoryview | None], symbols: link.Symbols) -> Steps:
         """``post_relocation``: sort tables, copy per-CPU data, keep symbols, patch for the CPU; then store
         everything."""
         view, module, guest = load.view, load.module, self.guest
@@ -464,10 +465,35 @@ class Loader:
         kallsyms = link.add_kallsyms(view, load.layout, load.memory, load.bases, symbols)
         if self._cpu is None:
             self._cpu = probe_cpu(guest)
-        link.finalize(view, load.addresses, load.memory, load.bases, self.rules, self._cpu)
+        before = {name: bytes(memory) for name, memory in load.memory.items()}
+        doubts: list[str] = []
+        link.finalize(view, load.addresses, load.memory, load.bases, self.rules, self._cpu, doubts)
+        if doubts or self._orc_tables_differ(view):
+            yield from self._finalize_in_guest(load, before)
         self._trap_sensitive_instructions(load, windows)
         self._store(load)
         self._point_to_symbols(module, kallsyms)
+
+    def _orc_tables_differ(self, view: LoadView) -> bool:
+        """Whether the unwinder's two tables have different numbers of entries, which the kernel warns about."""
+        ips, entries = view.find_any(".orc_unwind_ip"), view.find_any(".orc_unwind")
+        if not ips or not entries:
+            return False
+        size = self.rules.sizes["orc_entry"]
+        ip_size, entry_size = view.sections[ips].size, view.sections[entries].size
+        return bool(ip_size % 4 or entry_size % size or ip_size // 4 != entry_size // size)
+
+    def _finalize_in_guest(self, load: Load, before: Mapping[str, bytes]) -> Steps:
+        """The kernel's own ``module_finalize``, for its warnings about a module that no compiler made."""
+        guest = self.guest
+        for name, base in load.bases.items():
+            if base:
+                guest.write(base, before[name])
+        _, hdr, sechdrs = self._headers_in_guest(load)
+        yield (guest.symbol("module_finalize"), hdr, sechdrs, load.module.address)
+        for name, base in load.bases.items():
+            if base:
+                load.memory[name][:] = guest.read(base, len(load.memory[name]))
 
     def _trap_sensitive_instructions(self, load: Load, windows: Sequence[memoryview | None]) -> None:
         for section, window in zip(load.view.sections, windows, strict=True):
@@ -673,23 +699,31 @@ class Loader:
             else:
                 yield from self._taint(None, line, lockdep_off=False)
 
+    def _headers_in_guest(self, load: Load) -> tuple[int, int, int]:
+        """Section names, ELF header and section headers (with the sections' addresses) in the guest, for one call.
+
+        From the header, the names lie where their section header says.
+        """
+        view, headers, names_index = load.view, bytearray(), load.view.header.e_shstrndx
+        names_at = _HEADERS_OFFSET + len(view.sections) * _SECTION_HEADER.size
+        for section, flags, address in zip(view.sections, load.layout.flags, load.addresses, strict=True):
+            offset = names_at - _HEADER_OFFSET if section.index == names_index else section.offset
+            headers += _SECTION_HEADER.pack(
+                section.name_off, section.type, flags, address, offset, section.size, section.link,
+                section.info, section.addralign, section.entsize,
+            )  # fmt: skip
+        hdr = self.env.scratch(bytes(view.data[: _ELF_HEADER.size]), _HEADER_OFFSET)
+        sechdrs = self.env.scratch(headers, _HEADERS_OFFSET)
+        return self.env.scratch(bytes(view.contents(names_index)), names_at), hdr, sechdrs
+
     # -- sysfs and init -------------------------------------------------------------------------------------------
 
     def _sysfs(self, load: Load) -> Steps:
         """The kernel's ``mod_sysfs_setup`` reads section headers: give it the module's own, with their addresses."""
         guest, view = self.guest, load.view
-        headers = bytearray()
-        for section, flags, address in zip(view.sections, load.layout.flags, load.addresses, strict=True):
-            headers += _SECTION_HEADER.pack(
-                section.name_off, section.type, flags, address, section.offset, section.size, section.link,
-                section.info, section.addralign, section.entsize,
-            )  # fmt: skip
-        names = bytes(view.contents(view.header.e_shstrndx))
         info = bytearray(guest.layouts.size("load_info"))
         at = self.env.scratch(info)
-        hdr = self.env.scratch(bytes(view.data[: _ELF_HEADER.size]), 0x1000)
-        sechdrs = self.env.scratch(headers, 0x2000)
-        secstrings = self.env.scratch(names, 0x2000 + len(headers))
+        secstrings, hdr, sechdrs = self._headers_in_guest(load)
         for member, value in (
             ("hdr", hdr),
             ("sechdrs", sechdrs),

@@ -17,11 +17,15 @@ class Patch(NamedTuple):
 
 @dataclass(slots=True)
 class Code:
-    """Regions at their addresses. Writes go to the memory itself and are noted in ``patches``, in order."""
+    """Regions at their addresses. Writes go to the memory itself and are noted in ``patches``, in order.
+
+    ``doubts`` says what no compiler makes and a kernel warns about.
+    """
 
     memory: Mapping[str, memoryview | bytearray]
     bases: Mapping[str, int]
     patches: list[Patch] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
     def find(self, address: int) -> tuple[memoryview, int] | None:
         """The region holding ``address`` and the offset in it; None outside the module."""

@@ -85,12 +85,14 @@ def finalize(
     bases: Mapping[str, int],
     rules: Rules,
     cpu: Cpu,
+    doubts: list[str] | None = None,
 ) -> list[Patch]:
     """Patch the module in ``memory`` (regions at ``bases``, sections at ``addresses``); what changed, in order.
 
+    ``doubts`` is filled with what a kernel would warn about; it does so in its own words and with its own trace.
     Newer kernels take lock prefixes out of all the module's code, older ones only out of ``.text``.
     """
-    code = Code(memory, bases)
+    code = Code(memory, bases, doubts=[] if doubts is None else doubts)
 
     def section(name: str) -> tuple[int, int]:
         number = _last(view, name)
@@ -151,6 +153,7 @@ def apply_retpolines(code: Code, start: int, size: int, cpu: Cpu) -> None:
     for address in sites(code, start, size):
         insn = decode(code.read(address, 15))
         if insn is None or insn.branch is None or not _is_near_branch(insn.opcode):
+            code.doubts.append(f"no branch at the retpoline site {address:#x}")
             continue
         raw = code.read(address, insn.length)
         (distance,) = _S32.unpack_from(raw, insn.branch[0])
@@ -200,12 +203,14 @@ def apply_returns(code: Code, start: int, size: int, cpu: Cpu) -> None:
     for address in places:
         raw = code.read(address, 8)
         if len(raw) < 5:
+            code.doubts.append(f"the return site {address:#x} lies outside")
             continue
         target = address + 5 + _S32.unpack_from(raw, 1)[0] if raw[0] == JMP32 else None
         is_trampoline = raw[5:8] == TRAMPOLINE_MARK
         if is_trampoline and raw[0] != RET and target != cpu.return_thunk:
             continue
         if not is_trampoline and (target is None or target != cpu.return_thunk):
+            code.doubts.append(f"no jump to the return thunk at {address:#x}")
             continue
         wanted = cpu.rethunk and (not cpu.its_return or not address & 0x20)
         made = branch(JMP32, address, cpu.returns_to) if wanted else bytes((RET, INT3, INT3, INT3, INT3))
@@ -420,6 +425,8 @@ def apply_ibt_endbr(code: Code, start: int, size: int) -> None:
     for address in sites(code, start, size):
         if code.read(address, 4) in (ENDBR64, ENDBR32):
             code.write(address, ENDBR_POISON, "endbr")
+        else:
+            code.doubts.append(f"no landing mark at {address:#x}")
 
 
 def apply_smp_unlock(code: Code, start: int, size: int, text: int, text_end: int) -> None:
