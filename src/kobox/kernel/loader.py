@@ -159,7 +159,7 @@ class Loader:
 
     def _signature(self, load: Load) -> Steps:
         check = sign.check(
-            load.data, self._rings(), flags=load.flags, enforced=self._signatures_enforced(),
+            load.data, self._rings, flags=load.flags, enforced=self._signatures_enforced(),
             lockdown=self._lockdown(), comm=self.comm,
         )  # fmt: skip
         for line in check.lines:

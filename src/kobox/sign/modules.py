@@ -1,119 +1,28 @@
 """Is this module file signed by someone this kernel trusts? The kernel's answer, its log lines, and the reasons.
 
-``verify_signature`` judges a file against keyrings, ``check`` adds the kernel's policy: enforcing, lockdown, flags that
-make any signature worthless. Both are pure: bytes and records in, a record out. Follows kernel/module/signing.c,
-kernel/module_signature.c, certs/system_keyring.c and security/lockdown/lockdown.c.
+``verify_signature`` judges a file against keyrings; ``policy`` says what follows from that. Follows
+kernel/module/signing.c, kernel/module_signature.c and certs/system_keyring.c.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-from enum import IntEnum
-from typing import NamedTuple
 
 from kobox.errors import Errno
 from kobox.sign import pkcs7
 from kobox.sign.keyrings import Key, Keyring, Keyrings
 from kobox.sign.keys import Buffer
+from kobox.sign.policy import MARKER, Line, Verdict, has_signature, unsigned
 
-MARKER = b"~Module signature appended~\n"
 _TRAILER_SIZE = 12
 _PKCS7 = 2
-_IGNORE_MODVERSIONS, _IGNORE_VERMAGIC = 1, 2
-
-
-class Line(NamedTuple):
-    """One line for the kernel log."""
-
-    level: int
-    text: str
-
-
-class Lockdown(IntEnum):
-    NONE = 0
-    INTEGRITY = 1
-    CONFIDENTIALITY = 2
-
-
-class Verdict(NamedTuple):
-    """What the kernel finds when it looks at a file's signature.
-
-    ``number``: 0 when a trusted key vouches for it, else a positive errno; ENODATA when it has no signature at all.
-    ``length``: how many bytes of the file the loader goes on with. ``key`` vouched; ``signer`` says whose key the
-    signature asks for. ``rings`` are those that were asked.
-    """
-
-    number: int
-    why: str
-    length: int
-    key: Key | None = None
-    signer: str = ""
-    hash_name: str = ""
-    rings: tuple[str, ...] = ()
-    lines: tuple[Line, ...] = ()
-
-    @property
-    def trusted(self) -> bool:
-        return self.number == 0
-
-
-class Check(NamedTuple):
-    """The outcome of the loader's first step. ``number`` not 0 ends the load; ``ok`` False taints it (E)."""
-
-    ok: bool
-    number: int
-    lines: tuple[Line, ...]
-    verdict: Verdict
-
-
-def check(
-    data: Buffer,
-    rings: Keyrings,
-    *,
-    flags: int = 0,
-    enforced: bool = False,
-    lockdown: Lockdown = Lockdown.NONE,
-    comm: str = "insmod",
-) -> Check:
-    """What the kernel does with a file before it looks at anything else in it.
-
-    ``flags`` are those of finit_module. ``comm`` is the name of the loading process, for lockdown's line.
-    """
-    if flags & (_IGNORE_MODVERSIONS | _IGNORE_VERMAGIC):
-        verdict = Verdict(errno.ENODATA, "a signature does not cover a module whose versions are ignored", len(data))
-    else:
-        verdict = verify_signature(data, rings)
-    if verdict.trusted:
-        return Check(True, 0, verdict.lines, verdict)
-    reason = _FORGIVEN.get(verdict.number)
-    if reason is None:
-        return Check(False, verdict.number, verdict.lines, verdict)
-    if enforced:
-        line = Line(5, f"Loading of {reason} is rejected")
-        return Check(False, errno.EKEYREJECTED, (*verdict.lines, line), verdict)
-    if lockdown is not Lockdown.NONE:
-        return Check(False, errno.EPERM, (*verdict.lines, lockdown_line(comm, "unsigned module loading")), verdict)
-    return Check(False, 0, verdict.lines, verdict)
-
-
-_FORGIVEN = {
-    errno.ENODATA: "unsigned module",
-    errno.ENOPKG: "module with unsupported crypto",
-    errno.ENOKEY: "module with unavailable key",
-}
-"""Without enforcement these only taint; every other finding refuses the module whatever the policy."""
-
-
-def lockdown_line(comm: str, what: str) -> Line:
-    """The notice of a locked-down kernel; ``what`` is its word for the deed, as in ``unsafe module parameters``."""
-    return Line(5, f"Lockdown: {comm}: {what} is restricted; see man kernel_lockdown.7")
 
 
 def verify_signature(data: Buffer, rings: Keyrings) -> Verdict:
     """Judge the signature appended to a module file. Never raises: the errno is in the verdict."""
-    if len(data) <= len(MARKER) or data[-len(MARKER) :] != MARKER:
-        return Verdict(errno.ENODATA, "the file ends without a signature", len(data))
+    if not has_signature(data):
+        return unsigned(data)
     judging = _Judging(data, rings)
     try:
         key = judging.run()

@@ -305,7 +305,7 @@ def test_a_message_above_64_kib_is_emsgsize() -> None:
 
 
 def test_an_unsigned_module_loads_tainted_where_nothing_forbids_it() -> None:
-    result = check(BODY, NOBODY)
+    result = check(BODY, lambda: NOBODY)
     assert (result.ok, result.number, result.lines) == (False, 0, ())
 
 
@@ -318,15 +318,15 @@ def test_an_unsigned_module_loads_tainted_where_nothing_forbids_it() -> None:
     ],
 )
 def test_enforcement_rejects_what_otherwise_taints(data: bytes, reason: str) -> None:
-    assert check(data, NOBODY).number == 0
-    result = check(data, NOBODY, enforced=True, lockdown=Lockdown.INTEGRITY)
+    assert check(data, lambda: NOBODY).number == 0
+    result = check(data, lambda: NOBODY, enforced=True, lockdown=Lockdown.INTEGRITY)
     assert result.number == errno.EKEYREJECTED
     assert result.lines[-1] == (5, f"Loading of {reason} is rejected")
 
 
 @pytest.mark.parametrize("lockdown", [Lockdown.INTEGRITY, Lockdown.CONFIDENTIALITY])
 def test_lockdown_names_the_loading_process(lockdown: Lockdown) -> None:
-    result = check(BODY, NOBODY, lockdown=lockdown, comm="modprobe")
+    result = check(BODY, lambda: NOBODY, lockdown=lockdown, comm="modprobe")
     words = "Lockdown: modprobe: unsigned module loading is restricted; see man kernel_lockdown.7"
     assert (result.number, result.lines) == (errno.EPERM, ((5, words),))
 
@@ -334,14 +334,14 @@ def test_lockdown_names_the_loading_process(lockdown: Lockdown) -> None:
 def test_a_broken_signature_is_refused_under_every_policy() -> None:
     broken = BODY + trailer(0) + MARKER
     for policy in ({}, {"enforced": True}, {"lockdown": Lockdown.INTEGRITY}):
-        result = check(broken, NOBODY, **policy)  # type: ignore[arg-type]  # a dict of keyword arguments
+        result = check(broken, lambda: NOBODY, **policy)  # type: ignore[arg-type]  # a dict of keyword arguments
         assert (result.number, result.lines) == (errno.EBADMSG, ())
 
 
 @pytest.mark.parametrize("flags", [1, 2, 3])
 def test_ignoring_versions_makes_a_signed_module_unsigned(flags: int) -> None:
     data, rings = signed(BODY, rsa_identity()), trusting(rsa_identity())
-    assert check(data, rings).ok
-    result = check(data, rings, flags=flags)
+    assert check(data, lambda: rings).ok
+    result = check(data, lambda: rings, flags=flags)
     assert (result.ok, result.number, result.verdict.length) == (False, 0, len(data))
-    assert check(data, rings, flags=flags, enforced=True).lines[-1].text == "Loading of unsigned module is rejected"
+    assert check(data, lambda: rings, flags=flags, enforced=True).lines[-1].text == "Loading of unsigned module is rejected"
