@@ -159,7 +159,7 @@ class Loader:
 
     def _signature(self, load: Load) -> Steps:
         check = sign.check(
-            load.data, self._rings, flags=load.flags, enforced=self._signatures_enforced(),
+            load.data, self._verify, flags=load.flags, enforced=self._signatures_enforced(),
             lockdown=self._lockdown(), comm=self.comm,
         )  # fmt: skip
         for line in check.lines:
@@ -930,11 +930,11 @@ class Loader:
             return sign.Lockdown.CONFIDENTIALITY
         return sign.Lockdown.INTEGRITY if level >= reasons["LOCKDOWN_INTEGRITY_MAX"] else sign.Lockdown.NONE
 
-    def _rings(self) -> sign.Keyrings:
-        """The keys that the image was built to trust, read when the first load asks."""
+    def _verify(self, data: bytes | bytearray | memoryview) -> sign.Verdict:
+        """Against the keys that the image was built to trust, read when the first signed module asks."""
         if self._keyrings is None:
             self._keyrings = keyrings_of(self.guest.image)
-        return self._keyrings
+        return sign.verify_signature(data, self._keyrings)
 
 
 class _ParameterEnvironment:

@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from kobox.sign.keyrings import Key, Keyrings
+    from kobox.sign.keyrings import Key
     from kobox.sign.keys import Buffer
 
 MARKER = b"~Module signature appended~\n"
@@ -66,7 +66,7 @@ class Check(NamedTuple):
 
 def check(
     data: Buffer,
-    rings: Callable[[], Keyrings],
+    verify: Callable[[Buffer], Verdict],
     *,
     flags: int = 0,
     enforced: bool = False,
@@ -75,16 +75,14 @@ def check(
 ) -> Check:
     """What the kernel does with a file before it looks at anything else in it.
 
-    ``rings`` gives the keyrings, and is asked for a signed file only. ``flags`` are those of finit_module. ``comm`` is the name of the loading process, for lockdown's line.
+    ``verify`` judges the signature of a file that has one (``verify_signature`` with some keyrings). ``flags`` are those of finit_module. ``comm`` is the name of the loading process, for lockdown's line.
     """
     if flags & (_IGNORE_MODVERSIONS | _IGNORE_VERMAGIC):
         verdict = Verdict(errno.ENODATA, "a signature does not cover a module whose versions are ignored", len(data))
     elif not has_signature(data):
         verdict = unsigned(data)
     else:
-        from kobox.sign.modules import verify_signature
-
-        verdict = verify_signature(data, rings())
+        verdict = verify(data)
     if verdict.trusted:
         return Check(True, 0, verdict.lines, verdict)
     reason = _FORGIVEN.get(verdict.number)

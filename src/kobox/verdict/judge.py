@@ -183,7 +183,7 @@ class Judging:
     def _read_signature(self) -> tuple[sign.Check, Any]:
         policy = self.host.policy
         check = sign.check(
-            self.subject.data, lambda: self.host.rings, flags=self.flags, enforced=policy.enforced, lockdown=policy.lockdown,
+            self.subject.data, lambda data: sign.verify_signature(data, self.host.rings), flags=self.flags, enforced=policy.enforced, lockdown=policy.lockdown,
             comm=self.session.comm,
         )  # fmt: skip
         signer = signer_of(split_signature(self.subject.data)[1], self.subject.file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from kobox.sign import (
     Algorithms,
     Keyrings,
     Lockdown,
+    Verdict,
     check,
     oids,
     verify_signature,
@@ -44,6 +46,10 @@ NOBODY = Keyrings(algorithms=EVERYTHING)
 
 def number(data: bytes, rings: Keyrings = NOBODY) -> int:
     return verify_signature(data, rings).number
+
+
+def against(rings: Keyrings) -> Callable[[Any], Verdict]:
+    return lambda data: verify_signature(data, rings)
 
 
 # Who vouches
@@ -305,7 +311,7 @@ def test_a_message_above_64_kib_is_emsgsize() -> None:
 
 
 def test_an_unsigned_module_loads_tainted_where_nothing_forbids_it() -> None:
-    result = check(BODY, lambda: NOBODY)
+    result = check(BODY, against(NOBODY))
     assert (result.ok, result.number, result.lines) == (False, 0, ())
 
 
@@ -318,15 +324,15 @@ def test_an_unsigned_module_loads_tainted_where_nothing_forbids_it() -> None:
     ],
 )
 def test_enforcement_rejects_what_otherwise_taints(data: bytes, reason: str) -> None:
-    assert check(data, lambda: NOBODY).number == 0
-    result = check(data, lambda: NOBODY, enforced=True, lockdown=Lockdown.INTEGRITY)
+    assert check(data, against(NOBODY)).number == 0
+    result = check(data, against(NOBODY), enforced=True, lockdown=Lockdown.INTEGRITY)
     assert result.number == errno.EKEYREJECTED
     assert result.lines[-1] == (5, f"Loading of {reason} is rejected")
 
 
 @pytest.mark.parametrize("lockdown", [Lockdown.INTEGRITY, Lockdown.CONFIDENTIALITY])
 def test_lockdown_names_the_loading_process(lockdown: Lockdown) -> None:
-    result = check(BODY, lambda: NOBODY, lockdown=lockdown, comm="modprobe")
+    result = check(BODY, against(NOBODY), lockdown=lockdown, comm="modprobe")
     words = "Lockdown: modprobe: unsigned module loading is restricted; see man kernel_lockdown.7"
     assert (result.number, result.lines) == (errno.EPERM, ((5, words),))
 
@@ -334,14 +340,17 @@ def test_lockdown_names_the_loading_process(lockdown: Lockdown) -> None:
 def test_a_broken_signature_is_refused_under_every_policy() -> None:
     broken = BODY + trailer(0) + MARKER
     for policy in ({}, {"enforced": True}, {"lockdown": Lockdown.INTEGRITY}):
-        result = check(broken, lambda: NOBODY, **policy)  # type: ignore[arg-type]  # a dict of keyword arguments
+        result = check(broken, against(NOBODY), **policy)  # type: ignore[arg-type]  # a dict of keyword arguments
         assert (result.number, result.lines) == (errno.EBADMSG, ())
 
 
 @pytest.mark.parametrize("flags", [1, 2, 3])
 def test_ignoring_versions_makes_a_signed_module_unsigned(flags: int) -> None:
     data, rings = signed(BODY, rsa_identity()), trusting(rsa_identity())
-    assert check(data, lambda: rings).ok
-    result = check(data, lambda: rings, flags=flags)
+    assert check(data, against(rings)).ok
+    result = check(data, against(rings), flags=flags)
     assert (result.ok, result.number, result.verdict.length) == (False, 0, len(data))
-    assert check(data, lambda: rings, flags=flags, enforced=True).lines[-1].text == "Loading of unsigned module is rejected"
+    assert (
+        check(data, against(rings), flags=flags, enforced=True).lines[-1].text
+        == "Loading of unsigned module is rejected"
+    )
