@@ -161,4 +161,4 @@ def _print_report(report: Report, lint_only: bool) -> None:
     count = dict.fromkeys(("error", "warning", "note"), 0)
     for finding in report.findings:
         count[finding.severity] += 1
-    print(f"\n{count['error']} errors, {count['warning']} warnings, {count['note']} notes")
+    print("\n" + ", ".join(f"{number} {severity}{'s' * (number != 1)}" for severity, number in count.items()))
