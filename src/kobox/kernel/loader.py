@@ -930,7 +930,7 @@ class Loader:
             return sign.Lockdown.CONFIDENTIALITY
         return sign.Lockdown.INTEGRITY if level >= reasons["LOCKDOWN_INTEGRITY_MAX"] else sign.Lockdown.NONE
 
-    def _verify(self, data: bytes | bytearray | memoryview) -> sign.Verdict:
+    def _verify(self, data: bytes | memoryview) -> sign.Verdict:
         """Against the keys that the image was built to trust, read when the first signed module asks."""
         if self._keyrings is None:
             self._keyrings = keyrings_of(self.guest.image)

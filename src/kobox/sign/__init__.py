@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 _HOME = {
     "keyrings": (
-        "BUILTIN", "MACHINE", "PLATFORM", "SECONDARY", "Key", "Keyring", "Keyrings", "load_certificate_list", "load_key",
+        "BUILTIN", "MACHINE", "PLATFORM", "SECONDARY", "Key", "Keyring", "Keyrings", "load_certificate_list",
+        "load_key",
     ),
     "keys": ("Algorithms",),
     "modules": ("verify_signature",),

@@ -75,7 +75,8 @@ def check(
 ) -> Check:
     """What the kernel does with a file before it looks at anything else in it.
 
-    ``verify`` judges the signature of a file that has one (``verify_signature`` with some keyrings). ``flags`` are those of finit_module. ``comm`` is the name of the loading process, for lockdown's line.
+    ``verify`` judges the signature of a file that has one (``verify_signature`` with some keyrings). ``flags`` are
+    those of finit_module. ``comm`` is the name of the loading process, for lockdown's line.
     """
     if flags & (_IGNORE_MODVERSIONS | _IGNORE_VERMAGIC):
         verdict = Verdict(errno.ENODATA, "a signature does not cover a module whose versions are ignored", len(data))
