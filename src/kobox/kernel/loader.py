@@ -13,7 +13,6 @@ import errno
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kobox import link, sign
@@ -58,28 +57,63 @@ class Step(NamedTuple):
     findings: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
 class Load:
     """One load in flight. ``steps`` grows; ``undo`` holds what must be done, last first, if a later step fails."""
 
-    data: bytes
-    arguments: bytes | None
-    flags: int
-    steps: list[Step] = field(default_factory=list)
-    undo: list[Callable[[], Steps]] = field(default_factory=list)
-    signed: bool = False
-    taints: int = 0
-    """The module's own taint bits."""
-    bases: dict[str, int] = field(default_factory=dict)
-    memory: dict[str, bytearray] = field(default_factory=dict)
-    """The regions while they are linked; stored in the guest in one go."""
-    view: LoadView = None  # type: ignore[assignment]  # set by the first step that has one
-    layout: Layout = None  # type: ignore[assignment]
-    module: View = None  # type: ignore[assignment]
-    addresses: list[int] = field(default_factory=list)
-    percpu: int = 0
-    copy: int = 0
-    """The file as it is, in guest memory, for modules with symbols in sections that are not loaded."""
+    __slots__ = (
+        "addresses",
+        "arguments",
+        "bases",
+        "copy",
+        "data",
+        "flags",
+        "layout",
+        "memory",
+        "module",
+        "percpu",
+        "signed",
+        "steps",
+        "taints",
+        "undo",
+        "view",
+    )
+
+    def __init__(
+        self,
+        data: bytes,
+        arguments: bytes | None,
+        flags: int,
+        steps: list[Step] | None = None,
+        undo: list[Callable[[], Steps]] | None = None,
+        signed: bool = False,
+        taints: int = 0,
+        bases: dict[str, int] | None = None,
+        memory: dict[str, bytearray] | None = None,
+        view: LoadView = None,
+        layout: Layout = None,
+        module: View = None,
+        addresses: list[int] | None = None,
+        percpu: int = 0,
+        copy: int = 0,
+    ) -> None:
+        self.data = data
+        self.arguments = arguments
+        self.flags = flags
+        self.steps: list[Step] = [] if steps is None else steps
+        self.undo: list[Callable[[], Steps]] = [] if undo is None else undo
+        self.signed = signed
+        self.taints = taints
+        """The module's own taint bits."""
+        self.bases: dict[str, int] = {} if bases is None else bases
+        self.memory: dict[str, bytearray] = {} if memory is None else memory
+        """The regions while they are linked; stored in the guest in one go."""
+        self.view = view  # type: ignore[assignment]  # set by the first step that has one
+        self.layout = layout  # type: ignore[assignment]
+        self.module = module  # type: ignore[assignment]
+        self.addresses: list[int] = [] if addresses is None else addresses
+        self.percpu = percpu
+        self.copy = copy
+        """The file as it is, in guest memory, for modules with symbols in sections that are not loaded."""
 
     @property
     def name(self) -> str:
@@ -294,6 +328,8 @@ class Loader:
         guest, module = self.guest, load.module
         room = guest.layouts.field("module", "name")
         if b"\0" not in guest.read(module.address + room.offset, room.size):
+            if guest.has("fortify_panic"):
+                yield (guest.symbol("fortify_panic"), self.env.scratch(b"__fortify_strlen\0"))
             raise Errno(errno.EINVAL, "the module's name has no end (the kernel stops with a BUG here)")
         self._set_state(module, UNFORMED)
         other = self._find(load.name)

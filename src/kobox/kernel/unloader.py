@@ -9,6 +9,7 @@ from kobox.kernel.env import Result, Steps
 from kobox.kernel.guest import View
 from kobox.kernel.loader import GOING, Loader
 from kobox.kernel.modules import find_module, state_of
+from kobox.kernel.syscalls import Syscalls
 
 O_TRUNC = 0o1000
 _REF_BASE = 1
@@ -59,14 +60,22 @@ class Unloader:
         """Drop the reference that says "may stay"; someone else's keeps it alive unless forced."""
         left = module["refcnt"] - _REF_BASE
         if left < 0:
-            # the kernel has BUG_ON here: let its own code say so
-            yield (self._guest.symbol("module_put"), module.address)
+            yield self._own_call(module.text("name"), flags)  # the kernel has BUG_ON here: let its own code say so
         if left:
             if not (yield from self._force(flags)):
                 raise Errno(errno.EAGAIN, f"{module.text('name')} is in use")
         else:
             module["refcnt"] = left
         self._loader._set_state(module, GOING)
+
+    def _own_call(self, name: str, flags: int) -> tuple[int, int]:
+        """The guest call that makes the kernel's own system call; the name lies behind the registers it reads."""
+        guest = self._guest
+        entry, regs = Syscalls(guest).prepare("delete_module", 0, flags)
+        place = regs + guest.layouts.size("pt_regs")
+        guest.write(place, name.encode("latin-1") + b"\0")
+        guest.write_uint(regs + guest.layouts.offset("pt_regs", "di"), place)
+        return entry, regs
 
     def _force(self, flags: int) -> Result:
         if not flags & O_TRUNC:
