@@ -101,7 +101,7 @@ def _main(argv: list[str], console: Console) -> int:
     if not operands and "all" not in flags:
         console.say("ERROR", "missing module or filename.")
         return 1
-    if is_system and release is None and not all(map(_is_file, operands)):
+    if is_system and release is None and ("all" in flags or not all(map(_is_file, operands))):
         release = release_of(root or "", hint="choose one with -k")
     with ModuleTree(absolute_path(root) if root else "", release) as tree:
         writer = _JsonWriter(field) if "json" in flags else _LineWriter(field, "\0" if "0" in flags else "\n", console)
@@ -122,9 +122,12 @@ class _Asked:
         self.failed = False
 
     def all(self) -> None:
-        """Every module of the tree."""
-        for name, line in self.tree.all_deps():
-            self._tell(Subject(name, self.tree.path(line.path), False))
+        """Every module of the tree; a tree without any has not been indexed."""
+        subjects = [Subject(name, self.tree.path(line.path), False) for name, line in self.tree.all_deps()]
+        if not subjects:
+            self._fail(f"no modules in {self.tree.directory}/modules.dep")
+        for subject in subjects:
+            self._tell(subject)
 
     def about(self, operand: str, by_name: bool) -> None:
         """One operand: a name, a file, or an alias."""

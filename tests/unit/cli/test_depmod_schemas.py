@@ -49,9 +49,18 @@ def test_the_only_release_of_a_system_need_not_be_named(root: Path, capsys: pyte
     assert main(["depmod", "--json", "--root", str(root)]) == 0
     assert json.loads(capsys.readouterr().out)["release"] == "6.1.0"
     assert main(["modinfo", "--root", str(root), "-F", "alias", "foo"]) == 0
-    assert capsys.readouterr().out == "a\nb\n"
+    assert main(["modinfo", "--root", str(root), "-F", "alias", "--all"]) == 0
+    assert capsys.readouterr().out == "a\nb\na\nb\n"
     (root / "lib/modules/6.2.0").mkdir()
     assert main(["modinfo", "--root", str(root), "-F", "alias", "foo"]) == 2
     assert "6.1.0, 6.2.0; hint: choose one with -k" in capsys.readouterr().err
     assert main(["modinfo", "--root", str(root), "-F", "alias", str(root / "lib/modules/6.1.0/foo.ko")]) == 0
     assert main(["modinfo", "-b", str(root), "foo"]) == 1
+
+
+def test_all_modules_of_a_tree_without_an_index_are_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["modinfo", "-b", str(tmp_path), "-k", "6.1.0", "--all"]) == 1
+    directory = f"{tmp_path}/lib/modules/6.1.0"
+    assert capsys.readouterr().err == f"modinfo: ERROR: no modules in {directory}/modules.dep\n"
