@@ -6,21 +6,25 @@ What is not named in ``NORMALISERS`` is compared as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tools.golden_kernel import Answer, Entry, Record, errno_name
 
 NORMALISERS = """\
-addresses       kernel addresses (0xffff..., ffff...) and the kernel's offset read 0xADDR, ADDR;
-                so do the value of a relocation that is refused, and the low half of a module's address as a
+addresses       kernel addresses (0xffff..., ffff...) and the kernel's offset read 0xADDR, ADDR, as recordings have
+                them; so do the value of a relocation that is refused, and the low half of a module's address as a
                 number (-10xxxxxxxx)
 process ids     in "PID: N" and "note: NAME[N] exited"
 load order      the SEQNUM of uevents
-oops dumps      of registers, code bytes, page tables, stack and call trace only the headings are compared, of
-                the machine's name nothing; what oopsed, where, which modules, which taint: compared
-console         lines that a dying kernel left on its console have no level to compare
+Of an oops or a warning, besides:
+dump values     which registers are shown, the selectors and CR4 are compared; what the others hold (the caller left
+                it there), code bytes (recordings have none) and the walk of the page tables are not
+call trace      no system call instruction makes kobox's calls: its trace is the beginning of the recorded one, up to
+                the function that the loader calls, and the registers of user mode are not there. "? " entries are
+                what lay on the stack before: left out
+console         what a dying kernel left on its console has no levels in a recording
 """
 
 _ADDRESS = re.compile(r"0x[89a-f][0-9a-f]{15}\b")
@@ -29,11 +33,15 @@ _OFFSET = re.compile(r"(?<=^Kernel Offset: ).*")
 _VALUE = re.compile(r"^(module: .* val )[0-9a-f]+$")
 _LOW_HALF = re.compile(r"(?<![\d.])-10\d{8}\b")
 _PID = re.compile(r"(\bPID: |^note: [^\[]*\[)\d+")
-_REGISTERS = re.compile(r"^(RSP|RAX|RDX|RBP|R10|R13|FS|CS|CR2|DR0|DR3|PKRU|Code|PGD|Hardware name|RIP: 0033)\b")
-_STACK_ENTRY = re.compile(
-    r"^ (\? )?([\w.]+\+0x[0-9a-f]+/0x[0-9a-f]+|0xADDR$)|^ </?(TASK|IRQ|NMI|#DF|EOE|SOFTIRQ)>|^ <\w+>"
-)
-_TRACE = "Call Trace:"
+_REGISTERS = re.compile(r"^(RSP|RAX|RDX|RBP|R10|R13|FS|CS|CR2|DR0|DR3|PKRU):")
+_VALUES = re.compile(r"\b(R[A-Z0-9]{1,2}|EFLAGS|ORIG_RAX|CR[023]|DR\d|PKRU|FS|GS|knlGS):( *)(?:[0-9a-f]{5,}|ADDR)")
+_STACK_POINTER = re.compile(r"^RSP: ([0-9a-f]{4}):\S+")
+_CODE = re.compile(r"^Code: (?:[0-9a-f<]|BYTES).*")
+_PAGE_WALK = re.compile(r"^PGD \S+.*")
+_USER_MODE = "RIP: 0033:"
+_STACK_ENTRY = re.compile(r"^ (\? )?([\w.]+\+0x[0-9a-f]+/0x[0-9a-f]+( \[\S+\])?|0xADDR)$")
+_TRACE_STARTS = ("<TASK>", "<IRQ>", "Call Trace:", "R13:")
+"""A trace goes on behind the registers of the exception that it passes."""
 
 
 def normal_text(text: str) -> str:
@@ -48,15 +56,50 @@ def _low_half(found: re.Match[str]) -> str:
     return "ADDR" if 0xC000_0000 <= int(found[0]) & 0xFFFF_FFFF < 0xC400_0000 else found[0]
 
 
-def normal_log(records: Iterable[Record]) -> list[tuple[int | None, str]]:
-    """Log lines as they are compared: dumps reduced to their headings."""
+def normal_log(records: Iterable[Record], with_traces: bool = False) -> list[tuple[int | None, str]]:
+    """Log lines as they are compared. Without traces, the entries of call traces are left out."""
     kept: list[tuple[int | None, str]] = []
+    in_user_mode = False
     for record in records:
         text = normal_text(record.text)
-        if _REGISTERS.match(text) or _STACK_ENTRY.match(text):
+        is_register = bool(_REGISTERS.match(text)) or text.startswith("Code: ")
+        in_user_mode = text.startswith(_USER_MODE) or (in_user_mode and is_register)
+        entry = _STACK_ENTRY.match(text)
+        if in_user_mode or (entry and (entry[1] or not with_traces)):
             continue
-        kept.append((record.level, text))
+        if is_register:
+            text = _VALUES.sub(r"\1:\2VALUE", _STACK_POINTER.sub(r"RSP: \1:ADDR", _CODE.sub("Code: BYTES", text)))
+        kept.append((record.level, _PAGE_WALK.sub("PGD WALK", text)))
     return kept
+
+
+def shorten_traces(wanted: Sequence[tuple[int | None, str]], got: Sequence[tuple[int | None, str]]) -> list[Any]:
+    """``wanted`` with every call trace cut where ``got``'s ends, if that is how it begins."""
+    shown = iter(_traces(got))
+    cut: list[tuple[int | None, str]] = []
+    for is_trace, lines in _blocks(wanted):
+        other = next(shown, None) if is_trace else None
+        cut += other if other is not None and lines[: len(other)] == other else lines
+    return cut
+
+
+def _traces(log: Sequence[tuple[int | None, str]]) -> list[list[tuple[int | None, str]]]:
+    return [lines for is_trace, lines in _blocks(log) if is_trace]
+
+
+def _blocks(log: Sequence[tuple[int | None, str]]) -> Iterator[tuple[bool, list[tuple[int | None, str]]]]:
+    """Runs of lines: those of a call trace (perhaps none) behind each line that says so, and the others."""
+    lines: list[tuple[int | None, str]] = []
+    in_trace = False
+    for line in log:
+        if in_trace and not _STACK_ENTRY.match(line[1]):
+            yield True, lines
+            lines, in_trace = [], False
+        lines.append(line)
+        if line[1].strip().startswith(_TRACE_STARTS):
+            yield False, lines
+            lines, in_trace = [], True
+    yield in_trace, lines
 
 
 def normal_uevents(messages: Iterable[Iterable[str]]) -> list[list[str]]:
@@ -193,8 +236,9 @@ def _entry_text(entry: Entry | None) -> str:
 
 
 def _logs(step: Mapping[str, Any], seen: Observed, with_levels: bool) -> tuple[object, object]:
-    wanted = normal_log(Record(line.get("level"), line["text"]) for line in step["dmesg"])
-    got = normal_log(seen.log)
+    got = normal_log(seen.log, with_traces=True)
+    recorded = normal_log((Record(line.get("level"), line["text"]) for line in step["dmesg"]), with_traces=True)
+    wanted = shorten_traces(recorded, got if with_levels else [(None, text) for _, text in got])
     if with_levels:
         return wanted, got
     return [text for _, text in wanted], [text for _, text in got]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.tools.playback import Playback
-from tools.golden_compare import normal_log, normal_text, tree_delta
+from tools.golden_compare import normal_log, normal_text, shorten_traces, tree_delta
 from tools.golden_files import CaseFiles, Unavailable
 from tools.golden_kernel import Entry, Record, delete_flags, errno_name
 
@@ -201,7 +201,7 @@ def test_the_help_names_every_normaliser(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit):
         replay_golden.main(["--help"])
     shown = capsys.readouterr().out
-    assert all(name in shown for name in ("addresses", "process ids", "load order", "oops dumps", "console"))
+    assert all(name in shown for name in ("addresses", "process ids", "load order", "dump values", "call trace"))
 
 
 def test_addresses_and_process_ids_are_normalised_and_nothing_like_them() -> None:
@@ -210,21 +210,47 @@ def test_addresses_and_process_ids_are_normalised_and_nothing_like_them() -> Non
     assert normal_text("0x00beef 123 deadbeef RAX: 0000000000000016") == "0x00beef 123 deadbeef RAX: 0000000000000016"
 
 
-def test_an_oops_keeps_what_happened_where_and_loses_its_dumps() -> None:
-    lines = [
-        "BUG: kernel NULL pointer dereference, address: 0000000000000000",
-        "PGD ADDR P4D ADDR PUD ADDR PMD 0 ",
-        "RIP: 0010:i+0x18/0x1000 [oops]",
-        "RAX: 0000000000000016 RBX: ADDR RCX: ADDR",
-        "Call Trace:",
-        " <TASK>",
-        " ? do_one_initcall+0x59/0x220",
-        "RIP: 0033:0x43fa79",
-        " </TASK>",
-        "Modules linked in: oops(OE+)",
-    ]
-    kept = [text for _, text in normal_log(Record(4, line) for line in lines)]
-    assert kept == [lines[0], lines[2], lines[4], lines[9]]
+OOPS = [
+    "BUG: kernel NULL pointer dereference, address: 0000000000000000",
+    "PGD ADDR P4D ADDR PUD ADDR PMD 0 ",
+    "Hardware name: a board",
+    "RIP: 0010:i+0x18/0x1000 [oops]",
+    "Code: 0f 05 <48> 3d",
+    "RSP: 0018:ADDR EFLAGS: 00000246",
+    "RAX: 0000000000000016 RBX: ADDR RCX: ADDR",
+    "Call Trace:",
+    " <TASK>",
+    " do_one_initcall+0x59/0x220",
+    " ? left_over+0x1/0x2",
+    " do_init_module+0x4a/0x1f0",
+    "RIP: 0033:0x43fa79",
+    "RSP: 002b:ADDR EFLAGS: 00000246 ORIG_RAX: 0000000000000139",
+    " </TASK>",
+    "Modules linked in: oops(OE+)",
+]
+
+
+def texts(lines: list[str], with_traces: bool) -> list[str]:
+    return [text for _, text in normal_log((Record(4, line) for line in lines), with_traces)]
+
+
+def test_an_oops_keeps_what_happened_where_and_loses_the_values_of_its_dumps() -> None:
+    kept = [*OOPS[:9], *OOPS[14:]]
+    kept[1], kept[4] = "PGD WALK", "Code: BYTES"
+    kept[5:7] = ["RSP: 0018:ADDR EFLAGS: VALUE", "RAX: VALUE RBX: VALUE RCX: VALUE"]
+    assert texts(OOPS, False) == kept
+    assert texts(OOPS, True) == [*kept[:9], OOPS[9], OOPS[11], *kept[9:]]
+
+
+def test_a_trace_may_end_where_kobox_s_loader_begins_but_not_differ() -> None:
+    recorded = [(4, text) for text in texts(OOPS, True)]
+    shorter = [line for line in recorded if "do_init_module" not in line[1]]
+    other = [(4, text.replace("do_one_initcall", "do_another")) for _, text in shorter]
+    without = [line for line in shorter if "do_one_initcall" not in line[1]]
+    assert shorten_traces(recorded, shorter) == shorter
+    assert shorten_traces(recorded, without) == without
+    assert shorten_traces(recorded, other) == recorded
+    assert shorten_traces(recorded, recorded) == recorded
 
 
 def test_a_delta_has_what_is_new_or_changed_and_the_topmost_names_gone() -> None:
