@@ -122,12 +122,12 @@ class _Asked:
         self.failed = False
 
     def all(self) -> None:
-        """Every module of the tree; a tree without any has not been indexed."""
-        subjects = [Subject(name, self.tree.path(line.path), False) for name, line in self.tree.all_deps()]
-        if not subjects:
-            self._fail(f"no modules in {self.tree.directory}/modules.dep")
-        for subject in subjects:
-            self._tell(subject)
+        """Every module of the tree."""
+        directory = self.tree.directory
+        if not any(os.path.exists(f"{directory}/modules.dep{suffix}") for suffix in ("", ".bin")):
+            self._fail(f"{directory} has no modules.dep")
+        for name, line in self.tree.all_deps():
+            self._tell(Subject(name, self.tree.path(line.path), False))
 
     def about(self, operand: str, by_name: bool) -> None:
         """One operand: a name, a file, or an alias."""

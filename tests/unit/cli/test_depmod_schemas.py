@@ -63,4 +63,4 @@ def test_all_modules_of_a_tree_without_an_index_are_an_error(
 ) -> None:
     assert main(["modinfo", "-b", str(tmp_path), "-k", "6.1.0", "--all"]) == 1
     directory = f"{tmp_path}/lib/modules/6.1.0"
-    assert capsys.readouterr().err == f"modinfo: ERROR: no modules in {directory}/modules.dep\n"
+    assert capsys.readouterr().err == f"modinfo: ERROR: {directory} has no modules.dep\n"

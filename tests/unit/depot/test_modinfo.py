@@ -269,6 +269,9 @@ def test_a_record_can_be_one_field(path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_no_modules_are_an_empty_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = tmp_path / "lib/modules/none"
+    tree.mkdir(parents=True)
+    (tree / "modules.dep").touch()
     assert command.main(["--json", "-b", str(tmp_path), "-k", "none", "--all"]) == 0
     assert json.loads(capsys.readouterr().out) == []
 
