@@ -54,9 +54,9 @@ class CrashHandler:
         guest = self._guest
         module = guest.modules.at(rip)
         table = module.tables.get("extable") if module is not None else None
-        if table is None or not table.count:
+        if table is None or not table.entries:
             return False
-        size = table.size // table.count
+        size = table.size // table.entries
         for place in range(table.address, table.address + table.size, size):
             if place + guest.read_int(place, 4, True) & (1 << 64) - 1 == rip:
                 fixup = place + 4 + guest.read_int(place + 4, 4, True)
@@ -71,9 +71,9 @@ class CrashHandler:
         guest = self._guest
         module = guest.modules.at(rip)
         table = module.tables.get("bug_table") if module is not None else None
-        if table is None or not table.count:
+        if table is None or not table.entries:
             return None
-        size = table.size // table.count
+        size = table.size // table.entries
         for place in range(table.address, table.address + table.size, size):
             if place + guest.read_int(place, 4, True) & (1 << 64) - 1 == rip:
                 file = place + 4 + guest.read_int(place + 4, 4, True)

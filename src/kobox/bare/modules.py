@@ -10,7 +10,7 @@ import errno
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kobox import link
 from kobox.bare.guest import MODULE_AREA
@@ -37,8 +37,7 @@ _STATES = {"live": 0, "coming": 1, "going": 2, "unformed": 3}
 _TARGET_PREFIX = "param_ops_"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One step of a load: its real time in milliseconds."""
 
     name: str
@@ -484,10 +483,10 @@ _STEPS: tuple[tuple[str, Callable[[_Loading], None]], ...] = (
 def read_parameters(guest: BareGuest, module: LoadedModule) -> tuple[tuple[params.Parameter, ...], tuple[int, ...]]:
     """A module's parameters, and the addresses of their ``kernel_param``."""
     table = module.tables.get("kp")
-    if table is None or not table.count:
+    if table is None or not table.entries:
         return (), ()
     size = guest.layouts.size("kernel_param")
-    entries = tuple(table.address + index * size for index in range(table.count))
+    entries = tuple(table.address + index * size for index in range(table.entries))
     return tuple(_parameter(guest, guest.view("kernel_param", entry)) for entry in entries), entries
 
 

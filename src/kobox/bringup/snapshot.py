@@ -10,9 +10,8 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kobox import __version__
 from kobox.bringup.start import Booted, BootOptions, Progress, assemble, boot, install_sites
@@ -150,8 +149,7 @@ class _LazyReport(dict[str, Any]):
         return self[key]
 
 
-@dataclass(slots=True)
-class Pristine:
+class Pristine(NamedTuple):
     """A resting kernel to which this process can go back, again and again."""
 
     booted: Booted

@@ -10,9 +10,8 @@ import contextlib
 import hashlib
 import mmap
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kobox import __version__
 from kobox.elf import SHT, ElfFile, parse
@@ -56,8 +55,7 @@ FEATURES: dict[str, str] = {
 """What a kernel can, by the symbol that tells."""
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(NamedTuple):
     """One kernel. ``flat`` is its physical memory from ``layout.phys_base`` on, mapped read-only; everything else reads
     through it or through tables mapped from the cache entry ``path``. ``modules`` is its ``lib/modules/RELEASE``."""
 

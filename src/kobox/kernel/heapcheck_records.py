@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
+from typing import NamedTuple
 
 from kobox.link import Layout, LoadView, symbol_table
 from kobox.link.resolve import symbol_name
@@ -79,8 +80,7 @@ def code_at(codes: tuple[ModuleCode, ...], address: int) -> ModuleCode | None:
     return next((code for code in reversed(codes) if address in code), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(NamedTuple):
     """Where the CPU stood: a return address, the stack pointer behind it, and the stack from there."""
 
     ip: int

@@ -13,6 +13,7 @@ import errno
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kobox import link, sign
@@ -57,63 +58,28 @@ class Step(NamedTuple):
     findings: tuple[str, ...] = ()
 
 
+@dataclass(slots=True)
 class Load:
     """One load in flight. ``steps`` grows; ``undo`` holds what must be done, last first, if a later step fails."""
 
-    __slots__ = (
-        "addresses",
-        "arguments",
-        "bases",
-        "copy",
-        "data",
-        "flags",
-        "layout",
-        "memory",
-        "module",
-        "percpu",
-        "signed",
-        "steps",
-        "taints",
-        "undo",
-        "view",
-    )
-
-    def __init__(
-        self,
-        data: bytes,
-        arguments: bytes | None,
-        flags: int,
-        steps: list[Step] | None = None,
-        undo: list[Callable[[], Steps]] | None = None,
-        signed: bool = False,
-        taints: int = 0,
-        bases: dict[str, int] | None = None,
-        memory: dict[str, bytearray] | None = None,
-        view: LoadView = None,
-        layout: Layout = None,
-        module: View = None,
-        addresses: list[int] | None = None,
-        percpu: int = 0,
-        copy: int = 0,
-    ) -> None:
-        self.data = data
-        self.arguments = arguments
-        self.flags = flags
-        self.steps: list[Step] = [] if steps is None else steps
-        self.undo: list[Callable[[], Steps]] = [] if undo is None else undo
-        self.signed = signed
-        self.taints = taints
-        """The module's own taint bits."""
-        self.bases: dict[str, int] = {} if bases is None else bases
-        self.memory: dict[str, bytearray] = {} if memory is None else memory
-        """The regions while they are linked; stored in the guest in one go."""
-        self.view = view  # type: ignore[assignment]  # set by the first step that has one
-        self.layout = layout  # type: ignore[assignment]
-        self.module = module  # type: ignore[assignment]
-        self.addresses: list[int] = [] if addresses is None else addresses
-        self.percpu = percpu
-        self.copy = copy
-        """The file as it is, in guest memory, for modules with symbols in sections that are not loaded."""
+    data: bytes
+    arguments: bytes | None
+    flags: int
+    steps: list[Step] = field(default_factory=list)
+    undo: list[Callable[[], Steps]] = field(default_factory=list)
+    signed: bool = False
+    taints: int = 0
+    """The module's own taint bits."""
+    bases: dict[str, int] = field(default_factory=dict)
+    memory: dict[str, bytearray] = field(default_factory=dict)
+    """The regions while they are linked; stored in the guest in one go."""
+    view: LoadView = None  # type: ignore[assignment]  # set by the first step that has one
+    layout: Layout = None  # type: ignore[assignment]
+    module: View = None  # type: ignore[assignment]
+    addresses: list[int] = field(default_factory=list)
+    percpu: int = 0
+    copy: int = 0
+    """The file as it is, in guest memory, for modules with symbols in sections that are not loaded."""
 
     @property
     def name(self) -> str:
@@ -394,8 +360,8 @@ class Loader:
         for table in link.find_tables(view, load.addresses, self.rules).values():
             if guest.layouts.has("module", table.field):
                 module[table.field] = table.address or self._lend(view, table.section)
-                if table.count_field and table.count is not None:
-                    module[table.count_field] = table.count
+                if table.count_field and table.entries is not None:
+                    module[table.count_field] = table.entries
         found = link.check_module_license_and_versions(
             view, self.rules, self.env.taints, has_unversioned_exports=link.has_unversioned_exports(view, self.rules)
         )
@@ -600,13 +566,13 @@ class Loader:
             return
         tables = link.find_tables(load.view, load.addresses, self.rules)
         descs, classes = tables.get("dyndbg.descs"), tables.get("dyndbg.classes")
-        if descs is None or not descs.count:
+        if descs is None or not descs.entries:
             return
         info = bytearray(guest.layouts.size("_ddebug_info"))
         for table, pointer, count in ((descs, "descs", "num_descs"), (classes, "classes", "num_classes")):
-            if table is not None and table.count:
+            if table is not None and table.entries:
                 struct.pack_into("<Q", info, guest.layouts.offset("_ddebug_info", pointer), table.address)
-                struct.pack_into("<I", info, guest.layouts.offset("_ddebug_info", count), table.count)
+                struct.pack_into("<I", info, guest.layouts.offset("_ddebug_info", count), table.entries)
         yield (guest.symbol("ddebug_add_module"), self.env.scratch(info), load.module.at("name"))
         load.undo.append(lambda: _one((guest.symbol("ddebug_remove_module"), load.module.at("name"))))
 
@@ -617,7 +583,7 @@ class Loader:
         link.verify_exported_symbols(load.view, own.names(), others)
         bugs = link.find_tables(load.view, load.addresses, self.rules).get("bug_table")
         if bugs is not None:
-            module["bug_table"], module["num_bugs"] = bugs.address, bugs.count or 0
+            module["bug_table"], module["num_bugs"] = bugs.address, bugs.entries or 0
         self.env.list_add(module.at("bug_list"), guest.symbol("module_bug_list"))
         yield from self._protect(module)
         self._set_state(module, COMING)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from struct import Struct
 from time import perf_counter
+from typing import NamedTuple
 
 from kobox.elf.gate import text
 from kobox.link.code import Patch
@@ -35,8 +36,7 @@ _S32 = Struct("<i")
 _U32 = Struct("<I")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LinkedModule:
+class LinkedModule(NamedTuple):
     """A module linked: its bytes at their addresses and everything learned on the way.
 
     ``memory`` and ``bases`` are by region, ``addresses`` by section number. ``symbols.bound`` tells what each undefined
@@ -175,11 +175,11 @@ def read_exports(
     strings = _Strings(addresses, windows)
     for symbols, crcs, gpl in (("syms", "crcs", False), ("gpl_syms", "gpl_crcs", True)):
         table = tables.get(symbols)
-        if table is None or not table.count or (window := windows[table.section]) is None:
+        if table is None or not table.entries or (window := windows[table.section]) is None:
             continue
         crc_table = windows[tables[crcs].section] if crcs in tables else None
-        entry = table.size // table.count
-        for number in range(table.count):
+        entry = table.size // table.entries
+        for number in range(table.entries):
             at = number * entry
             places = [table.address + at + 4 * part + _S32.unpack_from(window, at + 4 * part)[0] for part in range(3)]
             has_namespace = _S32.unpack_from(window, at + 8)[0] != 0
@@ -228,7 +228,7 @@ class TreeReport:
         return self.modules - len(self.failures)
 
     def add(self, module: LinkedModule) -> None:
-        self.relocations += module.relocated.count
+        self.relocations += module.relocated.entries
         self.slow_sections += module.relocated.slow_sections
         self.symbols_bound += len(module.symbols.bound)
         self.bytes += sum(map(len, module.memory.values()))

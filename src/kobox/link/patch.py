@@ -12,8 +12,8 @@ are). Call depth tracking (``.call_sites``) is a mitigation that ``Cpu`` cannot 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from struct import Struct
+from types import MappingProxyType
 from typing import NamedTuple
 
 from kobox.link.code import Code, Patch
@@ -51,8 +51,7 @@ NOPS = [
 _MAX_OLD_NOP = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Cpu:
+class Cpu(NamedTuple):
     """The CPU and the mitigations in force, as the running kernel has them.
 
     ``has``: whether a feature number (``X86_FEATURE_*``) is set. ``thunks``: address of each retpoline thunk → register
@@ -68,7 +67,7 @@ class Cpu:
     rethunk: bool = False
     ibt_built: bool = False
     uniprocessor: bool = False
-    thunks: Mapping[int, int] = field(default_factory=dict)
+    thunks: Mapping[int, int] = MappingProxyType({})
     return_thunk: int = 0
     returns_to: int = 0
     its_return: bool = False

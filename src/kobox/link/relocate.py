@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from kobox.elf.constants import EM, R_X86_64, SHF, SHT, relocation_name
@@ -66,11 +65,10 @@ class Detail(NamedTuple):
     value: int
 
 
-@dataclass(frozen=True, slots=True)
-class Relocated:
+class Relocated(NamedTuple):
     """What was applied: entries in all, by type number, and how many sections needed the slow way."""
 
-    count: int
+    entries: int
     by_type: Mapping[int, int]
     sections: int
     slow_sections: int

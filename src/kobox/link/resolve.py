@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import compress
 from operator import add
 from typing import NamedTuple
@@ -45,8 +44,7 @@ MISSING = Resolution(False)
 Resolve = Callable[[str], Resolution]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Symbols:
+class Symbols(NamedTuple):
     """A module's symbols with their addresses.
 
     ``values`` holds one signed 64-bit number a symbol, kernel addresses being negative: arithmetic on them stays cheap

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 PAGE_SIZE = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(NamedTuple):
     """The kernel's side of linking.
 
     ``memories``: the kernel keeps a module in seven typed memories (``struct module_memory``) instead of one core and
@@ -38,8 +38,8 @@ class Rules:
     memories: bool = False
     name_offset: int | None = None
     orc_terminator_mask: int = 0
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    size_offsets: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, int] = MappingProxyType({})
+    size_offsets: Mapping[str, int] = MappingProxyType({})
 
     @classmethod
     def of(

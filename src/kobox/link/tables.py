@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from dataclasses import dataclass
 from operator import le
 from struct import Struct
 from typing import NamedTuple
@@ -66,11 +65,10 @@ FIELDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """One table of a module.
 
-    ``address`` is 0 for a section that is not loaded (``section`` says where in the file it is). ``count`` is None
+    ``address`` is 0 for a section that is not loaded (``section`` says where in the file it is). ``entries`` is None
     where the kernel at hand has no such entry type, hence no size. ``count_field`` is empty where no member counts.
     """
 
@@ -79,7 +77,7 @@ class Table:
     section: int
     address: int
     size: int
-    count: int | None
+    entries: int | None
 
 
 def find_tables(view: LoadView, addresses: Sequence[int], rules: Rules) -> dict[str, Table]:

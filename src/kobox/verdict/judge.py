@@ -183,9 +183,13 @@ class Judging:
     def _read_signature(self) -> tuple[sign.Check, Any]:
         policy = self.host.policy
         check = sign.check(
-            self.subject.data, lambda data: sign.verify_signature(data, self.host.rings), flags=self.flags, enforced=policy.enforced, lockdown=policy.lockdown,
+            self.subject.data,
+            lambda data: sign.verify_signature(data, self.host.rings),
+            flags=self.flags,
+            enforced=policy.enforced,
+            lockdown=policy.lockdown,
             comm=self.session.comm,
-        )  # fmt: skip
+        )
         signer = signer_of(split_signature(self.subject.data)[1], self.subject.file)
         if signer is not None:
             self.facts |= {"signer": signer.name, "key": (signer.key_id or signer.serial).hex()}
@@ -283,7 +287,7 @@ class Judging:
         else:
             text = "it has no vermagic, and this kernel does not allow forced loading"
             self.refused("forced-load", refusal, text)
-        rest = replace(kernel.rules, livepatch=True)
+        rest = kernel.rules._replace(livepatch=True)
         self.say(link.metadata_taints(view, rest, self.taints, spectre_v2=kernel.spectre_v2))
 
     def _protection(self, view: LoadView, kernel: link.Against, refusal: Refusal) -> None:

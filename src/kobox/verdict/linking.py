@@ -54,7 +54,7 @@ class Linking:
             return
         memory = self.memory[place.region]
         pointers = [table.field for table in tables.values() if table.address]
-        counters = [table.count_field for table in tables.values() if table.count_field and table.count]
+        counters = [table.count_field for table in tables.values() if table.count_field and table.entries]
         for path in (*_FILLED_IN, *pointers, *counters):
             member = struct.find(path)
             if member is not None:

@@ -179,11 +179,11 @@ def _answer(
 
 def parameters_of(linked: Linked, table: Table | None) -> list[params.Parameter]:
     """The entries of a linked module's ``__param``."""
-    if table is None or not table.count:
+    if table is None or not table.entries:
         return []
-    size = table.size // table.count
+    size = table.size // table.entries
     found = []
-    for number in range(table.count):
+    for number in range(table.entries):
         at = table.address + number * size
         name, ops, perm, level, flags, arg = linked.fields(
             at, "kernel_param", "name", "ops", "perm", "level", "flags", "arg"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from builders import ALLOC, EXEC, WRITE, KoBuilder
@@ -13,7 +11,7 @@ from kobox.link.validity import LoadView, load_view
 from linking import chain
 
 RULES = default_rules()
-MEMORIES = replace(RULES, memories=True)
+MEMORIES = RULES._replace(memories=True)
 
 
 def planned(module: KoBuilder, rules: object = RULES) -> tuple[LoadView, Layout]:
@@ -48,7 +46,7 @@ def test_init_sections_go_by_the_start_of_their_name() -> None:
 
 def test_without_unloading_exit_code_is_freed_with_init() -> None:
     view = load_view(hello().build(), RULES)
-    place = lay_out(view, replace(RULES, module_unload=False)).places[view.find(".exit.text")]
+    place = lay_out(view, RULES._replace(module_unload=False)).places[view.find(".exit.text")]
     assert place is not None
     assert place.region == "init"
 
@@ -80,7 +78,7 @@ def test_per_cpu_alignment_is_a_page_at_most() -> None:
 
 
 def test_a_kernel_that_does_not_separate_code_from_data_packs_tightly() -> None:
-    _, layout = planned(hello().rodata(b"r" * 8), replace(RULES, strict_rwx=False))
+    _, layout = planned(hello().rodata(b"r" * 8), RULES._replace(strict_rwx=False))
     assert layout.regions["core"].size < 0x1000
 
 
@@ -95,7 +93,7 @@ def test_only_symbols_of_core_sections_with_a_name_are_kept_and_the_null_symbol(
 def test_without_kallsyms_all_only_functions_are_kept() -> None:
     module = hello().text().symbol("function").data(bytes(8)).symbol("variable", ".data")
     _, every = planned(module)
-    _, functions = planned(module, replace(RULES, kallsyms_all=False))
+    _, functions = planned(module, RULES._replace(kallsyms_all=False))
     assert len(every.kallsyms.kept) == len(functions.kallsyms.kept) + 1
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import struct
-from dataclasses import replace
 
 import pytest
 
@@ -85,4 +84,4 @@ def test_an_odd_number_of_entries_is_sorted_to_the_last() -> None:
 
 def test_tables_without_entries_are_sorted() -> None:
     assert not sort_orc(memoryview(bytearray()), memoryview(bytearray()), RULES)
-    assert not sort_orc(memoryview(bytearray(4)), memoryview(bytearray(6)), replace(RULES))
+    assert not sort_orc(memoryview(bytearray(4)), memoryview(bytearray(6)), RULES._replace())

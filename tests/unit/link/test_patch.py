@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -30,7 +29,7 @@ from linking import CORE, INIT, chain
 TEXT, TABLE, SPARE = 0x100000, 0x200000, 0x100800
 THUNKS, RETURN_THUNK, OTHER_THUNK = 0x180000, 0x190000, 0x1A0000
 OLD = default_rules()
-NEW = replace(OLD, memories=True, sizes={**OLD.sizes, "alt_instr": 14})
+NEW = OLD._replace(memories=True, sizes={**OLD.sizes, "alt_instr": 14})
 EVERY = {THUNKS + 32 * register: register for register in range(16)}
 
 
@@ -311,7 +310,7 @@ def test_a_module_is_patched_through_its_sections() -> None:
 
 @pytest.mark.parametrize(("memories", "everywhere"), [(False, False), (True, True)])
 def test_newer_kernels_take_lock_prefixes_out_of_all_code(memories: bool, everywhere: bool) -> None:
-    rules = replace(default_rules(), memories=memories)
+    rules = default_rules()._replace(memories=memories)
     module = KoBuilder("patched").module().text(b"\xf0\x90").text(b"\xf0\x90", ".text.unlikely")
     module.section(".smp_locks", bytes(8), flags=ALLOC, align=4)
     module.reloc(".smp_locks", 0, 2, ".text").reloc(".smp_locks", 4, 2, ".text.unlikely")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
 
 import pytest
 
@@ -99,7 +98,7 @@ def test_a_symbol_in_a_namespace_needs_its_import() -> None:
 
 
 def test_a_lenient_kernel_only_warns_about_a_namespace() -> None:
-    answer = resolver(rules=replace(RULES, allow_missing_namespace=True))("spaced")
+    answer = resolver(rules=RULES._replace(allow_missing_namespace=True))("spaced")
     assert (answer.value, answer.findings[0]) == (
         0x400,
         LogLine(4, "user: module uses symbol (spaced) from namespace SPACE, but does not import it."),
@@ -138,7 +137,7 @@ def test_a_module_without_versions_is_forced_and_said_so_once() -> None:
 
 
 def test_a_kernel_that_does_not_force_refuses_a_module_without_versions() -> None:
-    assert resolver(KoBuilder("user").module(), rules=replace(RULES, force_load=False))("plain").error == errno.EINVAL
+    assert resolver(KoBuilder("user").module(), rules=RULES._replace(force_load=False))("plain").error == errno.EINVAL
 
 
 def test_an_exporter_without_versions_is_not_compared() -> None:
@@ -238,7 +237,7 @@ def test_a_wrong_vermagic_is_refused_and_a_missing_one_forced() -> None:
     assert texts(ignored)[0] == (4, "user: bad vermagic: kernel tainted.")
     with pytest.raises(Refusal):
         check_modinfo(
-            view_of(KoBuilder("user").module()), "other", replace(RULES, force_load=False), 0, ignore_vermagic=True
+            view_of(KoBuilder("user").module()), "other", RULES._replace(force_load=False), 0, ignore_vermagic=True
         )
 
 
@@ -254,7 +253,7 @@ def test_a_livepatch_module_taints_or_is_refused() -> None:
         LogLine(5, "user: tainting kernel with TAINT_LIVEPATCH", once=True),
     )
     with pytest.raises(Refusal, match="livepatch support is disabled"):
-        check_modinfo(view_of(module), VERMAGIC, replace(RULES, livepatch=False), 0)
+        check_modinfo(view_of(module), VERMAGIC, RULES._replace(livepatch=False), 0)
 
 
 @pytest.mark.parametrize("license", ["GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 
 import pytest
 
@@ -175,7 +174,7 @@ def test_a_target_outside_the_module_is_a_crash_not_a_write() -> None:
     assert caught.value.crash
 
 
-NEWER = replace(default_rules(), memories=True)
+NEWER = default_rules()._replace(memories=True)
 
 
 def test_newer_kernels_say_it_a_little_differently() -> None:

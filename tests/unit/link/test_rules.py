@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from kobox.link.rules import Rules, default_rules
 
 
@@ -27,4 +25,4 @@ def test_without_a_kernel_the_data_file_has_the_sizes() -> None:
 def test_parts_are_only_rounded_to_pages_where_code_and_data_are_kept_apart() -> None:
     assert default_rules().page_align(1) == 4096
     assert default_rules().page_align(0xFFFFF001) == 0
-    assert replace(default_rules(), strict_rwx=False).page_align(1) == 1
+    assert default_rules()._replace(strict_rwx=False).page_align(1) == 1

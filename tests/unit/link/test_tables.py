@@ -19,23 +19,23 @@ def test_a_table_has_address_and_count_from_the_kernels_sizes() -> None:
     module = KoBuilder("hello").module().param("one").param("two").export("three", crc=3)
     done = chain(module)
     tables = find_tables(done.view, done.addresses, RULES)
-    assert (tables["kp"].address, tables["kp"].count, tables["kp"].count_field) == (
+    assert (tables["kp"].address, tables["kp"].entries, tables["kp"].count_field) == (
         done.address_of("__param"),
         2,
         "num_kp",
     )
-    assert (tables["syms"].count, tables["crcs"].count_field) == (1, "")
+    assert (tables["syms"].entries, tables["crcs"].count_field) == (1, "")
     assert "gpl_syms" not in tables
 
 
 def test_a_cut_off_last_entry_does_not_count() -> None:
     done = chain(KoBuilder("hello").module().section("__param", bytes(99), align=8))
-    assert find_tables(done.view, done.addresses, RULES)["kp"].count == 2
+    assert find_tables(done.view, done.addresses, RULES)["kp"].entries == 2
 
 
 def test_a_table_whose_entries_the_kernel_does_not_know_has_no_count() -> None:
     done = chain(KoBuilder("hello").module().section("__dyndbg", bytes(56), align=8))
-    assert find_tables(done.view, done.addresses, Rules())["dyndbg.descs"].count is None
+    assert find_tables(done.view, done.addresses, Rules())["dyndbg.descs"].entries is None
 
 
 def test_a_section_that_is_not_loaded_is_no_table_except_where_the_kernel_does_not_ask() -> None:
@@ -43,13 +43,13 @@ def test_a_section_that_is_not_loaded_is_no_table_except_where_the_kernel_does_n
     done = chain(module)
     tables = find_tables(done.view, done.addresses, RULES)
     assert "kp" not in tables
-    assert (tables["btf_data"].address, tables["btf_data"].count) == (0, 3)
+    assert (tables["btf_data"].address, tables["btf_data"].entries) == (0, 3)
 
 
 def test_either_section_of_traced_functions_is_found() -> None:
     for name in ("__mcount_loc", "__patchable_function_entries"):
         done = chain(KoBuilder("hello").module().section(name, bytes(16), flags=ALLOC | WRITE, align=8))
-        assert find_tables(done.view, done.addresses, RULES)["ftrace_callsites"].count == 2
+        assert find_tables(done.view, done.addresses, RULES)["ftrace_callsites"].entries == 2
 
 
 def test_two_kinds_of_constructors_are_one_too_many_where_there_are_constructors() -> None:

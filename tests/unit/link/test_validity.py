@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -14,7 +13,7 @@ from kobox.link.rules import default_rules
 from kobox.link.validity import enforce_rwx, load_view
 
 RULES = default_rules()
-NEWER = replace(RULES, memories=True)
+NEWER = RULES._replace(memories=True)
 EHDR = {"e_ident": (0, "4s"), "e_type": (16, "H"), "e_machine": (18, "H"), "e_shoff": (40, "Q")}
 EHDR |= {"e_shentsize": (58, "H"), "e_shnum": (60, "H"), "e_shstrndx": (62, "H")}
 SHDR = {"name": (0, "I"), "type": (4, "I"), "flags": (8, "Q"), "addr": (16, "Q"), "offset": (24, "Q")}
@@ -184,7 +183,7 @@ def test_a_last_metadata_string_without_its_end_runs_on() -> None:
 def test_without_metadata_the_name_is_the_one_built_in() -> None:
     view = load_view(KoBuilder("built_in").this_module().text().build(), RULES)
     assert (view.name, view.mod_name, view.modinfo) == ("built_in", "built_in", ())
-    unknown_offset = replace(RULES, name_offset=None)
+    unknown_offset = RULES._replace(name_offset=None)
     assert load_view(KoBuilder("built_in").this_module().text().build(), unknown_offset).name == "built_in"
 
 
@@ -210,4 +209,4 @@ def test_sections_writable_and_executable_are_refused() -> None:
     assert [line.text for line in caught.value.log] == [
         f"hello: section .odd (index {number}) has invalid WRITE|EXEC flags"
     ]
-    enforce_rwx(view, replace(RULES, strict_rwx=False))
+    enforce_rwx(view, RULES._replace(strict_rwx=False))
