@@ -35,6 +35,8 @@ examples:
 exit code: 0 answered, and every file loads everywhere; 1 a file does not load, there is no such module, a text is not
 known, or an upgrade has findings above a note"""
 
+MIXES_OPTIONS = True
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(

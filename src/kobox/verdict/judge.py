@@ -389,7 +389,7 @@ class Judging:
         built = bytes(view.contents(view.index.mod))
         room = self.host.image.btf.struct("module").member("name")
         if b"\0" not in built[room.offset : room.offset + room.size].ljust(room.size, b"\0"):
-            self.refuse("name-too-long", errno.EINVAL, "its name has no end: the kernel stops with a BUG")
+            self.refuse("name-too-long", 0, "its name has no end: the kernel stops with a BUG")
         elif view.mod_name in self.state.names and view.mod_name not in self.there:
             self.refuse("already-loaded", errno.EEXIST, f"a module named {view.mod_name} is loaded already")
         self.step = "unsigned"
