@@ -18,6 +18,7 @@ import zstandard
 
 from kobox.depot.depmod import DepmodOptions, depmod
 from kobox.depot.depmod_write import FILES
+from kobox.depot.names import MODULE_SUFFIXES
 from needs import lacking, need_program
 
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
@@ -96,6 +97,15 @@ def test_a_compressed_distribution_is_indexed_byte_by_byte(debian_root: Path, tm
     assert _compressed_differences(debian_root, tmp_path, 1, kind) == []
 
 
+@pytest.mark.image
+@pytest.mark.full
+def test_a_distribution_that_comes_compressed_is_indexed_byte_by_byte(trixie_root: Path, tmp_path: Path) -> None:
+    _need_old_kmod()
+    tree = _copied(trixie_root, tmp_path, 1)
+    assert [*tree.rglob("*.ko.xz")]
+    assert _differences(tree) == []
+
+
 def _compressed_differences(root: Path, folder: Path, step: int, kind: str) -> list[str]:
     """As ``_differences``. Debian's kmod cannot read gzip: what it says of xz has names of the same length instead."""
     theirs_kind = "xz" if kind == "gz" else kind
@@ -122,7 +132,7 @@ def _copied(root: Path, target: Path, step: int) -> Path:
     tree = target / "lib/modules" / source.name
     for number, path in enumerate(sorted(source.rglob("*"))):
         copy = tree / path.relative_to(source)
-        if path.suffix == ".ko" and number % step == 0:
+        if path.name.endswith(MODULE_SUFFIXES) and number % step == 0:
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.symlink_to(path) if step > 1 else shutil.copy(path, copy)
     for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
