@@ -535,7 +535,8 @@ class Judging:
             if flag.bit == _UNSIGNED and any(note.rule.startswith("signature-") for note in self.notes):
                 continue  # said there
             if self.own_taints >> flag.bit & 1 or (self.taints & ~self.state.taints) >> flag.bit & 1:
-                self.note("taint", f"taints {flag.letter} ({1 << flag.bit}): {flag.meaning}")
+                verb = "taints" if self.reached else "would taint"
+                self.note("taint", f"{verb} {flag.letter} ({1 << flag.bit}): {flag.meaning}")
 
     def take(self) -> None:
         """The module is loaded from now on."""

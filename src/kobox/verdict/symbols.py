@@ -142,7 +142,7 @@ def _owners(items: _Items) -> str:
 
 
 def _missing(items: _Items, around: Surroundings) -> _Text:
-    text = f"nothing in {around.release} has {_are(items)} that it needs: {_names(items)}"
+    text = f"it needs {_are(items)} that nothing in {around.release} has: {_names(items)}"
     if len(items) <= MOST_GUESSES:
         names = list(around.exported)
         near = [f"{item['symbol']} is like {found[0]}" for item in items if (found := alike(item["symbol"], names))]
@@ -161,7 +161,7 @@ def alike(name: str, exported: list[str]) -> list[str]:
 
 
 def _gpl_only(items: _Items, around: Surroundings) -> _Text:
-    return f"its licence is not GPL-compatible, and {_are(items)} are for GPL modules only: {_names(items)}", {}
+    return f"its licence is not GPL-compatible, and it needs {_are(items)} for GPL modules only: {_names(items)}", {}
 
 
 def _proprietary(items: _Items, around: Surroundings) -> _Text:
@@ -185,14 +185,13 @@ def _version(items: _Items, around: Surroundings) -> _Text:
 def _namespace(items: _Items, around: Surroundings) -> _Text:
     spaces = list(dict.fromkeys(str(item["namespace"]) for item in items))
     imports = " ".join(f"MODULE_IMPORT_NS({space});" for space in spaces)
-    return f"it does not import the namespace {', '.join(spaces)} of {_are(items)}: {_names(items)}", {
-        "imports": imports
-    }
+    text = f"it does not import the namespace {', '.join(spaces)} of {_are(items)}: {_names(items)}"
+    return text, {"imports": imports}
 
 
 def _not_loaded(items: _Items, around: Surroundings) -> _Text:
     owners = ", ".join(dict.fromkeys(str(item["exporters"][0]) for item in items))
-    return f"{_are(items)} come from modules that are not loaded ({owners}): {_names(items)}", {"owners": owners}
+    return f"it needs {_are(items)} of modules that are not loaded ({owners}): {_names(items)}", {"owners": owners}
 
 
 def _not_exported(items: _Items, around: Surroundings) -> _Text:
@@ -201,15 +200,13 @@ def _not_exported(items: _Items, around: Surroundings) -> _Text:
 
 def _lacking(items: _Items, around: Surroundings) -> _Text:
     lacking = ", ".join(around.lacking)
-    return (
-        f"it depends on {lacking}, which is not in {around.files.place}; {_are(items)} are missing: {_names(items)}",
-        {},
-    )
+    text = f"it depends on {lacking}, which is not in {around.files.place}"
+    return f"{text}, and needs {_are(items)} that nothing else has: {_names(items)}", {}
 
 
 def _busy(items: _Items, around: Surroundings) -> _Text:
     owners = _owners(items)
-    return f"{_are(items)} belong to {owners}, which is being loaded or removed: {_names(items)}", {"owners": owners}
+    return f"it needs {_are(items)} of {owners}, which is being loaded or removed: {_names(items)}", {"owners": owners}
 
 
 _TEXTS: dict[str, Callable[[_Items, Surroundings], _Text]] = {
