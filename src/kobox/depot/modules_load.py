@@ -1,11 +1,14 @@
 """What is loaded at boot because a list says so: modules-load.d, /etc/modules and ``modules_load=``.
 
 Follows modules-load.d(5): the first directory wins per file name, files are read in the order of their names, one
-module a line, ``#`` and ``;`` start comments. systemd applies blacklists to these names even when they are no aliases.
+module a line, the whole of which is its name, ``#`` and ``;`` start comments. systemd applies blacklists to these
+names even when they are no aliases. ``/etc/modules``, where no list leads to it, is read as Debian's older scripts do:
+a name and its options.
 """
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 from kobox.depot.config import conf_files
@@ -36,8 +39,11 @@ def boot_modules(root: str = "", cmdline: str = "") -> list[BootModule]:
     complaints: list[Complaint] = []
     sources = conf_files([f"{root}{directory}" for directory in LOAD_DIRS], complaints)
     paths = [source.path for source in sources if not source.hidden_by and source.path.endswith(".conf")]
-    for path in dict.fromkeys([*paths, f"{root}/etc/modules"]):
+    for path in paths:
         found += _from_file(path)
+    old_list = f"{root}/etc/modules"
+    if os.path.realpath(old_list) not in map(os.path.realpath, paths):
+        found += (entry._replace(name=entry.name.split()[0]) for entry in _from_file(old_list))
     return found
 
 
@@ -58,7 +64,7 @@ def _from_file(path: str) -> list[BootModule]:
         return []
     found = []
     for number, line in enumerate(lines, start=1):
-        words = line.split()
-        if words and words[0][0] not in "#;":
-            found.append(BootModule(words[0], Place(path, number)))
+        name = line.strip()
+        if name and name[0] not in "#;":
+            found.append(BootModule(name, Place(path, number)))
     return found
