@@ -22,7 +22,7 @@ COMMANDS: dict[str, Command] = {
     "lsmod": Command("lsmod", "list loaded modules, as kmod's lsmod or as JSON"),
     "depmod": Command("depmod", "index the modules of a root directory or this host, as kmod's depmod, incrementally"),
     "modinfo": Command("modinfo", "what modules say of themselves, as kmod's modinfo or as JSON"),
-    "explain": Command("explain", "will a module load there, and if not why; what an error text means; a name's way, an upgrade"),
+    "explain": Command("explain", "will a module load there, and if not why; error texts; what a name leads to"),
     "audit": Command("audit", "which unwanted modules can be loaded on a system, how, and what stops them"),
     "cache": Command("cache", "show, check and empty kobox's cache"),
 }

@@ -9,7 +9,6 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from kobox.abi.errno_names import MODULE_MEANINGS, NUMBERS, name_of
@@ -49,8 +48,7 @@ class Match(NamedTuple):
     about: Mapping[str, tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Likely:
+class Likely(NamedTuple):
     """A cause, filled in. ``proven`` names the files and kernels for which a verdict found just this."""
 
     text: str
@@ -60,8 +58,7 @@ class Likely:
     proven: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """One thing that the text says. ``about`` are the names in it, ``here`` what is known about them, ``also`` the
     other texts in the paste that say the same."""
 
@@ -75,8 +72,7 @@ class Answer:
     also: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Advice:
+class Advice(NamedTuple):
     """``answers`` is empty for a text that nobody knows; ``hint`` says then what to do instead."""
 
     answers: tuple[Answer, ...]

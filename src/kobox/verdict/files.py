@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -41,6 +40,8 @@ class ModuleFiles:
 
     def names_like(self, name: str) -> list[str]:
         """Modules of the tree whose names are alike."""
+        import difflib  # for names that are not there only
+
         plain = name.replace("-", "_")
         return [] if self._tree is None else difflib.get_close_matches(plain, self._by_name, n=3)
 

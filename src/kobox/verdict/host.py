@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from kobox import sign
 from kobox.depot.systems import OpenSystem
@@ -22,8 +22,7 @@ _NO_MITIGATION = {b"mitigations": b"off", b"spectre_v2": b"off", b"nospectre_v2"
 _PEM = b"-----BEGIN CERTIFICATE-----"
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """What decides besides the build. ``enforced``, ``lockdown`` and ``disabled`` say in ``*_by`` where they come
     from."""
 
@@ -91,13 +90,13 @@ def policy_of_boot(image: Image, cmdline: str, secure_boot: bool = False) -> Pol
     config = image.config
     policy = Policy()
     if config.get("MODULE_SIG_FORCE") == "y":
-        policy = replace(policy, enforced=True, enforced_by="CONFIG_MODULE_SIG_FORCE=y")
+        policy = policy._replace(enforced=True, enforced_by="CONFIG_MODULE_SIG_FORCE=y")
     early = config.get("SECURITY_LOCKDOWN_LSM_EARLY") == "y" or "lockdown" in _lsms(config.get("LSM", ""), cmdline)
     has_lockdown = config.get("SECURITY_LOCKDOWN_LSM") == "y" and early
     for word, level in _LOCKDOWN.items():
         if has_lockdown and config.get(f"LOCK_DOWN_KERNEL_FORCE_{word.decode().upper()}") == "y":
             where = f"CONFIG_LOCK_DOWN_KERNEL_FORCE_{word.decode().upper()}=y"
-            policy = replace(policy, lockdown=level, lockdown_by=where)
+            policy = policy._replace(lockdown=level, lockdown_by=where)
     if secure_boot and has_lockdown and config.get("LOCK_DOWN_IN_EFI_SECURE_BOOT") == "y":
         policy = _locked(policy, sign.Lockdown.INTEGRITY, "Secure Boot (CONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT=y)")
     for argument in params.arguments(cmdline.encode("latin-1", "replace")):
@@ -118,23 +117,23 @@ def _with_argument(policy: Policy, argument: params.Argument, has_lockdown: bool
     said = name.decode("latin-1") + ("" if value is None else f"={value.decode('latin-1')}")
     where = f"{said} on the kernel command line"
     if params.same_name(name, "module_blacklist"):
-        return replace(policy, blacklist=(value or b"").decode("latin-1"))
+        return policy._replace(blacklist=(value or b"").decode("latin-1"))
     if params.same_name(name, "module.sig_enforce") and _is_true(value):
-        return replace(policy, enforced=True, enforced_by=where)
+        return policy._replace(enforced=True, enforced_by=where)
     if name == b"lockdown" and has_lockdown and value in _LOCKDOWN:
         return _locked(policy, _LOCKDOWN[value], where)
     if name == b"nomodule" and _is_true(value):
-        return replace(policy, disabled=True, disabled_by=where)
+        return policy._replace(disabled=True, disabled_by=where)
     if name == b"panic_on_taint":
-        return replace(policy, panic_on_taint=_mask(value))
+        return policy._replace(panic_on_taint=_mask(value))
     if name in _NO_MITIGATION and value == _NO_MITIGATION[name]:
-        return replace(policy, spectre_v2=False)
+        return policy._replace(spectre_v2=False)
     return policy
 
 
 def _locked(policy: Policy, level: sign.Lockdown, where: str) -> Policy:
     """Lockdown only ever rises."""
-    return replace(policy, lockdown=level, lockdown_by=where) if level > policy.lockdown else policy
+    return policy._replace(lockdown=level, lockdown_by=where) if level > policy.lockdown else policy
 
 
 def _is_true(value: bytes | None) -> bool:
@@ -161,7 +160,7 @@ def policy_of_system(policy: Policy, root: str) -> Policy:
                 and key.strip().lstrip("-").replace("/", ".") == "kernel.modules_disabled"
                 and value.strip() == "1"
             ):
-                return replace(policy, disabled=True, disabled_by=f"kernel.modules_disabled = 1 in {place}")
+                return policy._replace(disabled=True, disabled_by=f"kernel.modules_disabled = 1 in {place}")
     return policy
 
 
@@ -179,16 +178,16 @@ def policy_of_live(policy: Policy) -> Policy:
     """With what the kernel that runs this machine says of itself."""
     enforce = Path("/sys/module/module/parameters/sig_enforce")
     if _read(enforce) == "Y":
-        policy = replace(policy, enforced=True, enforced_by=policy.enforced_by or str(enforce))
+        policy = policy._replace(enforced=True, enforced_by=policy.enforced_by or str(enforce))
     lockdown = Path("/sys/kernel/security/lockdown")
     word = _read(lockdown).partition("[")[2].partition("]")[0]
     policy = _locked(policy, _LOCKDOWN.get(word.encode(), sign.Lockdown.NONE), str(lockdown))
     disabled = Path("/proc/sys/kernel/modules_disabled")
     if _read(disabled) == "1":
-        policy = replace(policy, disabled=True, disabled_by=str(disabled))
+        policy = policy._replace(disabled=True, disabled_by=str(disabled))
     loaded = tuple(line.split()[0] for line in _read(Path("/proc/modules")).splitlines() if line)
     taints = _read(Path("/proc/sys/kernel/tainted"))
-    return replace(policy, loaded=loaded, taints=int(taints) if taints.isdecimal() else 0)
+    return policy._replace(loaded=loaded, taints=int(taints) if taints.isdecimal() else 0)
 
 
 def _read(path: Path) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kobox import link, sign
@@ -355,7 +355,7 @@ class Judging:
             found = find_symbol(self.state.exporters, name)
             if found is not None:
                 counts[found[0].name] = counts.get(found[0].name, 0) + 1
-        self.needed = [replace(needed, symbols=counts.get(needed.name, 0)) for needed in self.needed]
+        self.needed = [needed._replace(symbols=counts.get(needed.name, 0)) for needed in self.needed]
 
     # -- memory, symbols, relocations -----------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 KERNEL, MODPROBE = "kernel", "modprobe"
@@ -23,8 +23,7 @@ class Line(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(NamedTuple):
     """One thing that keeps the module from loading.
 
     ``rule`` is a stable identifier, ``by`` who refuses, ``step`` where in a load it is met, ``errno`` the positive
@@ -42,16 +41,14 @@ class Reason:
     items: tuple[Mapping[str, Any], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(NamedTuple):
     """Worth knowing, and no reason to fail: what would be tainted, ignored or needed."""
 
     rule: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Needed:
+class Needed(NamedTuple):
     """A module that is loaded first. ``path`` is empty for one that is there already."""
 
     name: str
@@ -60,8 +57,7 @@ class Needed:
     loads: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The answer for one file on one kernel.
 
     ``loads``: modprobe and the kernel go as far as the module's init function, whose answer is its own. ``errno`` is
@@ -81,12 +77,11 @@ class Verdict:
     log: tuple[Line, ...] = ()
     taint: int = 0
     module_taint: int = 0
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = MappingProxyType({})
     """What the file says of itself: ``vermagic``, ``license``, ``signer`` and the like."""
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """A module file. ``data`` is unpacked, its signature still at its end; ``compression`` names what it was in."""
 
     file: str

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kobox.elf.constants import STB
 from kobox.link import KERNEL, Exporter, LoadView, LogLine, Resolver, Symbols, symbol_table
@@ -20,8 +18,7 @@ MOST_GUESSES = 8
 """For more missing names than these, no names that are alike are looked for: each costs a look at every export."""
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What is known besides the module: who exports, what the kernel has unexported, where modules lie."""
 
     exporters: Collection[Exporter]
@@ -156,6 +153,8 @@ def alike(name: str, exported: list[str]) -> list[str]:
     close = [known for known in exported if abs(len(known) - len(name)) <= 8 and plain in known]
     if close:
         return sorted(close, key=len)[:1]
+    import difflib  # for names that are not there only
+
     same_start = [known for known in exported if known[:3] == name[:3] and abs(len(known) - len(name)) <= 2]
     return difflib.get_close_matches(name, same_start, n=1, cutoff=0.85)
 

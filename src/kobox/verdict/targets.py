@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from kobox.depot.systems import OpenSystem, open_system, read_cmdline
 from kobox.depot.tree import ModuleTree
@@ -17,8 +17,7 @@ from kobox.verdict.host import Host, policy_of_boot, policy_of_live, policy_of_s
 Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """``cmdline`` None: the system's own, if it shows one. ``keys`` are certificate files."""
 
     cmdline: str | None = None

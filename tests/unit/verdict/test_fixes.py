@@ -14,7 +14,9 @@ GIVEN = re.compile(r'(?:refuse|refused|fix_of|Reason)\(\s*"([a-z-]+)"|"((?:signa
 
 
 def test_rules_and_fixes_are_the_same_set() -> None:
-    code = [path.read_text() for path in FOLDER.glob("*.py") if path.name not in ("fixes.py", "texts.py", "concrete.py")]
+    code = [
+        path.read_text() for path in FOLDER.glob("*.py") if path.name not in ("fixes.py", "texts.py", "concrete.py")
+    ]
     given = {first or second for text in code for first, second in GIVEN.findall(text)}
     given |= {rule for rule, _ in FAULTS.values()} | {"elf", "parameter", "parameter-lockdown", "kernel-crash"}
     assert given == set(FIXES)
