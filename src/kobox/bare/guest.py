@@ -64,6 +64,7 @@ class BareGuest(Guest):
         self.stack = range(_STACK_BASE, _STACK_BASE + STACK_SIZE)
         self.calls = Calls(self, machine, self.stack.stop - 256)
         self.symbols: _Symbols = _Symbols(self)  # type: ignore[assignment]  # as a mapping of names, made when asked
+        self._known: dict[str, int] = {}
         self.log = BareLog(lambda: machine.clock.now)
         self.heap = BareHeap(self, _LINEAR + _HEAP_START, _LINEAR + _PAGES_START)
         self.clock = BareClock(self, int(self.data.config["CONFIG_HZ"]))
