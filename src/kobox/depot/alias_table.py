@@ -31,14 +31,14 @@ Patterns = list[tuple[str, list[IndexEntry]]]
 class _Group:
     """The patterns with one text before their first wildcard. ``longer``: sizes of the texts that continue it."""
 
-    __slots__ = ("_anchors", "_any_anchor", "_by_first", "_free", "longer", "patterns", "small")
+    __slots__ = ("_anchors", "_free", "longer", "patterns", "small")
 
     def __init__(self, patterns: Patterns) -> None:
         self.longer: tuple[int, ...] = ()
         self.patterns = patterns
         self.small = len(patterns) <= _LARGE
         self._free: list[int] = []
-        self._anchors: list[tuple[str, dict[int, dict[str, list[int]]]]] = []
+        self._anchors: list[tuple[str, list[tuple[int, dict[str, list[int]]]]]] = []
         if not self.small:
             self._find_anchors()
 
@@ -60,7 +60,7 @@ class _Group:
             for anchor in texts:
                 size = next(size for size in chosen if size <= len(anchor))
                 sizes[size].setdefault(anchor[:size], []).extend(anchors[anchor])
-            self._anchors.append((_common_beginning(texts), sizes))
+            self._anchors.append((_common_beginning(texts), [*sizes.items()]))
 
     def candidates(self, rest: str) -> Patterns:
         """Those patterns of a large group that can match what follows its text in a key."""
@@ -68,7 +68,7 @@ class _Group:
         for beginning, sizes in self._anchors:
             at = rest.find(beginning)
             while at >= 0:
-                for size, anchors in sizes.items():
+                for size, anchors in sizes:
                     hits = anchors.get(rest[at : at + size])
                     if hits:
                         places = places + hits
@@ -107,22 +107,23 @@ class AliasTable:
         if "*" in key or "?" in key or "[" in key:
             return self._file.search_wild(key)
         found: list[IndexEntry] = []
+        group_of, matcher_of, size = self._groups.get, self._matchers.get, len(key)
         lengths = self._lengths.get(key[:2]) or self._lengths[""]
         while lengths:
-            group = None
             for length in lengths:
-                if length > len(key):
+                if length > size:
+                    lengths = ()
                     break
-                group = self._groups.get(key[:length])
+                group = group_of(key[:length])
                 if group is not None:
+                    rest = key[length:]
+                    for pattern, entries in group.patterns if group.small else group.candidates(rest):
+                        if (matcher_of(pattern) or self._matcher(pattern))(rest):
+                            found += entries
+                    lengths = group.longer
                     break
-            if group is None:
+            else:
                 break
-            rest = key[length:]
-            for pattern, entries in group.patterns if group.small else group.candidates(rest):
-                if (self._matchers.get(pattern) or self._matcher(pattern))(rest):
-                    found += entries
-            lengths = group.longer
         exact = self._exact.get(key)
         if exact:
             found += exact

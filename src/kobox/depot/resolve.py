@@ -49,7 +49,7 @@ class Resolver:
         self.tree = tree
         self._rules = Rules(config)
         self._aliases = Place(f"{tree.directory}/modules.alias")
-        self._only_indexes = not (config.aliases or config.install or config.remove)
+        self._commanded = frozenset(command.pattern for command in (*config.install, *config.remove))
 
     def lookup(self, name: str) -> list[tuple[str, Reason]]:
         """The modules that a name stands for, each with why (``modprobe -R``); empty if nothing knows it."""
@@ -61,9 +61,9 @@ class Resolver:
 
     def _of_device(self, name: str) -> list[str]:
         """A short cut for most of all look-ups: a device's alias, which nothing but modules.alias can know."""
-        if ":" not in name or not self._only_indexes or "-" in name or "[" in name or "]" in name:
+        if ":" not in name or "-" in name or "[" in name or "]" in name or name.startswith("symbol:"):
             return []
-        return [] if name.startswith("symbol:") else self.tree.modules_of_alias(name)
+        return [] if self.config.aliases or name in self._commanded else self.tree.modules_of_alias(name)
 
     def insert(
         self,
