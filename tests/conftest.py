@@ -16,6 +16,8 @@ from needs import lacking
 
 RELEASE = os.environ.get("KOBOX_TEST_RELEASE", "6.1.0-56-amd64")
 """A release, or a flavour such as ``amd64`` for the host suite's current kernel."""
+ARCHIVED = "bookworm@20261120"
+"""A day on which the archive had it."""
 
 
 def _test_store() -> Path:
@@ -55,11 +57,11 @@ def trixie_image(trixie_root: Path) -> Image:
 
 
 def _fetch_debian() -> Added:
-    """The release the golden data is of; when the archive has dropped it, the suite's current kernel."""
+    """The release that examples and recorded data are of; once the archive has dropped it, as of the day it had it."""
     try:
         return add_debian(RELEASE, AddOptions())[0]
     except KoboxError:
-        return add_debian(None, AddOptions(), suite="bookworm")[0]
+        return add_debian(RELEASE, AddOptions(), suite=ARCHIVED)[0]
 
 
 def _kept_root(name: str, fetch: Callable[[], Added]) -> Path:

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from example_files import example_file
 from kobox.errors import Errno
 from kobox.kernel.log import LogRecord
 from kobox.kernel.tasks import KernelDead, TaskDied
 
 HERE = Path(__file__).resolve().parent
-PREBUILT = HERE.parent / "examples/prebuilt"
 RECORDED: list[dict[str, Any]] = json.loads((HERE / "data/examples-6.1.json").read_text())["cases"]
 OOPS = re.compile(
     r"BUG: (unable|kernel NULL|TASK stack)|kernel tried to execute|general protection|divide error|invalid opcode"
@@ -40,6 +40,8 @@ class Plays(Protocol):
     def dmesg(self) -> Sequence[LogRecord]: ...
     @property
     def tainted(self) -> int: ...
+    @property
+    def release(self) -> str: ...
 
 
 def do(kernel: Plays, action: dict[str, Any]) -> object:
@@ -47,9 +49,8 @@ def do(kernel: Plays, action: dict[str, Any]) -> object:
     try:
         match action["do"]:
             case "insmod":
-                operation = kernel.start_load(
-                    (PREBUILT / f"{action['module']}.ko").read_bytes(), action.get("params", "")
-                )
+                data = example_file(kernel.release, action["module"]).read_bytes()
+                operation = kernel.start_load(data, action.get("params", ""))
                 if action.get("result") == "hangs":
                     kernel.modules_room.run_until_blocked(operation)
                     return "ok" if operation.done else "hangs"

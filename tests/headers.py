@@ -33,21 +33,22 @@ def kernel_headers(release: str | None = None) -> Headers:
 @functools.cache
 def _headers(release: str) -> Headers:
     own = os.environ.get("KOBOX_TEST_HEADERS")
-    for root in ([Path(own)] if own else []) + [Path("/"), _kept()]:
+    for root in ([Path(own)] if own else []) + [Path("/"), kept_folder()]:
         try:
             return find(root, release)
         except NoHeaders:
             continue
-    _kept().mkdir(parents=True, exist_ok=True)
-    with open(_kept() / "lock", "wb") as lock:
+    kept_folder().mkdir(parents=True, exist_ok=True)
+    with open(kept_folder() / "lock", "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            return fetch(_kept(), release)
+            return fetch(kept_folder(), release)
         except NoHeaders:
-            return fetch(_kept(), current_release())
+            return fetch(kept_folder(), current_release())
 
 
-def _kept() -> Path:
+def kept_folder() -> Path:
+    """Where headers, and what is built against them, are kept between runs."""
     own = os.environ.get("KOBOX_TEST_CACHE")
     store = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kobox-tests"
     return store / "headers"

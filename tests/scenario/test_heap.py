@@ -11,6 +11,7 @@ import pytest
 
 import kobox
 import kobox.ko
+from example_files import example_file
 from headers import kernel_headers
 from kobox.box import Kernel
 from kobox.errors import Errno
@@ -20,7 +21,6 @@ from kobox.runner import Finder
 from needs import lacking
 
 ROOT = Path(__file__).resolve().parents[2]
-PREBUILT = ROOT / "examples/prebuilt"
 
 pytestmark = pytest.mark.image
 
@@ -53,10 +53,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, debian_image: Any) -> Path:
 
 
 def prebuilt(kernel: Kernel, name: str, **parameters: object) -> Module:
-    path = PREBUILT / f"{name}.ko"
-    if kernel.release not in path.read_bytes().decode("latin-1"):
-        pytest.skip(f"the prebuilt examples are not for {kernel.release}")
-    return kernel.insmod(path, **parameters)
+    return kernel.insmod(example_file(kernel.release, name), **parameters)
 
 
 def told(kernel: Kernel, built: Path, story: str) -> tuple[dict[str, Any], ...]:

@@ -14,13 +14,6 @@ FACTS = json.loads((DATA / "bare-6.1.json").read_text())
 BTF = (DATA / "bare-6.1.btf.bin").read_bytes()
 
 
-@pytest.fixture(scope="module")
-def image(debian_image: Image) -> Image:
-    if debian_image.release != FACTS["release"]:
-        pytest.skip(f"the archive has moved on to {debian_image.release}, the data is of {FACTS['release']}")
-    return debian_image
-
-
 def test_the_files_are_small_and_say_what_they_were_made_from() -> None:
     assert len(BTF) + (DATA / "bare-6.1.json").stat().st_size < 60_000
     assert FACTS["release"] in FACTS["made_from"]["banner"]
@@ -52,16 +45,23 @@ def test_what_is_only_pointed_to_is_declared_and_not_described() -> None:
 
 
 @pytest.mark.image
-def test_the_files_are_what_the_kernel_gives(image: Image) -> None:
-    assert rendered(facts(image)) == (DATA / "bare-6.1.json").read_text(), "run tools/make_bare.py"
-    assert layouts(image) == BTF, "run tools/make_bare.py"
+def test_the_files_are_what_the_kernel_gives(debian_image: Image) -> None:
+    found = facts(debian_image)
+    if debian_image.release == FACTS["release"]:
+        assert rendered(found) == (DATA / "bare-6.1.json").read_text(), "run tools/make_bare.py"
+        assert layouts(debian_image) == BTF, "run tools/make_bare.py"
+    else:  # the archive has moved on: checksums and addresses differ, what there is does not
+        assert found["exports"].keys() == FACTS["exports"].keys()
+        assert found.keys() == FACTS.keys()
 
 
 @pytest.mark.image
-def test_every_kept_member_lies_where_the_kernel_has_it(image: Image) -> None:
+def test_every_kept_member_lies_where_the_kernel_has_it(debian_image: Image) -> None:
     kept = [kind for kind in Btf(BTF) if kind.kind in (Kind.STRUCT, Kind.UNION) and kind.name]
     for kind in kept:
-        whole = next(found for found in image.btf.all(kind.name) if found.kind is kind.kind and found.size == kind.size)
+        whole = next(
+            found for found in debian_image.btf.all(kind.name) if found.kind is kind.kind and found.size == kind.size
+        )
         for member in kind.members:
             if member.name:
                 found = whole.member(member.name)

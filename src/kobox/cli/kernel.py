@@ -33,7 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument(
         "--debian", nargs="?", const="", metavar="RELEASE", help="through apt-get download: a release or flavour"
     )
-    add.add_argument("--suite", metavar="NAME", help="with --debian: a suite the host's sources do not have")
+    add.add_argument(
+        "--suite",
+        metavar="NAME",
+        help="with --debian: a suite the host's sources do not have; NAME@YYYYMMDD: as it was that day",
+    )
     add.add_argument("--headers", action="store_true", help="with --debian: the header packages too")
     add.add_argument("--modules", type=Path, metavar="DIR", help="the module tree that belongs to a kernel file")
     listed = verbs.add_parser("list", help="list added images")

@@ -18,9 +18,11 @@ from kobox.errors import KoboxError, NotModelled, UsageError
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MIRROR = "http://deb.debian.org/debian"
+SNAPSHOTS = "http://snapshot.debian.org/archive"
+"""Debian's archive as it was at any time: what suites have dropped since."""
 DEFAULT_FLAVOUR = "amd64"
 
-_SUITE = re.compile(r"[a-z][a-z0-9-]*")
+_SUITE = re.compile(r"[a-z][a-z0-9-]*(@\d{8}(T\d{6}Z)?)?")
 _RELEASE = re.compile(r"[a-z0-9][a-zA-Z0-9.+~-]*")
 _IMAGE = "linux-image-"
 
@@ -165,19 +167,26 @@ def _own_apt(folder: Path, suite: str | None) -> Apt:
         sources = folder / "sources.list"
         sources.write_text(_sources(suite))
         options |= {"Dir::Etc::sourcelist": sources, "Dir::Etc::sourceparts": "/dev/null"}
-    origin = f"Debian {suite} from {_mirror()}" if suite else "the host's apt sources"
+    origin = f"Debian {suite} from {SNAPSHOTS if '@' in suite else _mirror()}" if suite else "the host's apt sources"
     return Apt(tuple(part for name, value in options.items() for part in ("-o", f"{name}={value}")), origin)
 
 
 def _sources(suite: str) -> str:
     if not KEYRING.is_file():
         raise NotModelled("Debian's archive keyring is not on this machine", "install debian-archive-keyring")
-    mirror = _mirror()
-    lines = [f"deb [signed-by={KEYRING} arch=amd64] {mirror} {suite} main"]
-    if suite not in ("sid", "unstable", "experimental") and "-" not in suite:
+    suite, _, day = suite.partition("@")
+    options = f"signed-by={KEYRING} arch=amd64"
+    if day:
+        stamp = day if "T" in day else f"{day}T000000Z"
+        mirror, security = f"{SNAPSHOTS}/debian/{stamp}", f"{SNAPSHOTS}/debian-security/{stamp}"
+        options += " check-valid-until=no"
+    else:
+        mirror = _mirror()
         security = mirror.rsplit("/", 1)[0] + "/debian-security"
-        lines.append(f"deb [signed-by={KEYRING} arch=amd64] {mirror} {suite}-updates main")
-        lines.append(f"deb [signed-by={KEYRING} arch=amd64] {security} {suite}-security main")
+    lines = [f"deb [{options}] {mirror} {suite} main"]
+    if suite not in ("sid", "unstable", "experimental") and "-" not in suite:
+        lines.append(f"deb [{options}] {mirror} {suite}-updates main")
+        lines.append(f"deb [{options}] {security} {suite}-security main")
     return "\n".join(lines) + "\n"
 
 

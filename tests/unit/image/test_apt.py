@@ -127,6 +127,21 @@ def test_a_suite_has_sources_of_its_own(work: Path, monkeypatch: pytest.MonkeyPa
     ]
 
 
+def test_a_suite_of_a_day_comes_from_the_snapshot_archive(
+    work: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    keyring = tmp_path / "keyring.gpg"
+    keyring.touch()
+    monkeypatch.setattr(apt, "KEYRING", keyring)
+    _download(work, "6.1.0-56-amd64", suite="bookworm@20261120")
+    options = f"[signed-by={keyring} arch=amd64 check-valid-until=no]"
+    assert (work / "apt/sources.list").read_text().splitlines() == [
+        f"deb {options} http://snapshot.debian.org/archive/debian/20261120T000000Z bookworm main",
+        f"deb {options} http://snapshot.debian.org/archive/debian/20261120T000000Z bookworm-updates main",
+        f"deb {options} http://snapshot.debian.org/archive/debian-security/20261120T000000Z bookworm-security main",
+    ]
+
+
 def test_a_suite_needs_the_keyring_of_its_archive(work: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(apt, "KEYRING", tmp_path)
     with pytest.raises(NotModelled, match="keyring"):
@@ -144,7 +159,9 @@ def test_apts_own_words_tell_what_failed(work: Path, monkeypatch: pytest.MonkeyP
         _download(work, None)
 
 
-@pytest.mark.parametrize(("release", "suite"), [("-o", None), ("a b", None), (None, "../x"), (None, "-o")])
+@pytest.mark.parametrize(
+    ("release", "suite"), [("-o", None), ("a b", None), (None, "../x"), (None, "-o"), (None, "sid@now")]
+)
 def test_options_do_not_pass_as_names(work: Path, release: str | None, suite: str | None) -> None:
     with pytest.raises(UsageError, match="no release or suite"):
         _download(work, release, suite)
