@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to explain; parameters (name=value) may follow a file; - reads a log",
     )
     parser.add_argument(
-        "--image", action="append", metavar="R", help="an added kernel image, or a kernel file; may be repeated (files)"
+        "--image", action="append", metavar="R", help="an added image, a kernel file, or bare; may be repeated (files)"
     )
     parser.add_argument("--root", metavar="DIR", help="the root directory of the system")
     parser.add_argument("--live", action="store_true", help="this host; nothing is changed")
@@ -159,7 +159,15 @@ def _judge(args: argparse.Namespace, files: list[str], hosts: list[Host], parame
 def _hosts(args: argparse.Namespace, files: list[str]) -> list[Host]:
     """The kernels that are asked for; without a word the one that the first file was built for."""
     from kobox.cli.working import Progress
-    from kobox.verdict.targets import Options, default_images, host_of_image, host_of_live, host_of_root, release_of
+    from kobox.verdict.targets import (
+        BARE,
+        Options,
+        default_images,
+        host_of_image,
+        host_of_live,
+        host_of_root,
+        release_of,
+    )
 
     if args.live and (args.root is not None or args.image):
         raise UsageError("--live is this host: give no --root and no --image with it")
@@ -170,7 +178,15 @@ def _hosts(args: argparse.Namespace, files: list[str]) -> list[Host]:
         if args.root is not None and not args.image:
             return [host_of_root(args.root, options, progress)]
         images = args.image or default_images(release_of(files[0]) if files else "")
-        return [host_of_image(image, options, progress, args.root) for image in images]
+        return [
+            _bare_host() if image == BARE else host_of_image(image, options, progress, args.root) for image in images
+        ]
+
+
+def _bare_host() -> Host:
+    from kobox.verdict.bare_host import BareHost
+
+    return BareHost()
 
 
 def _hosts_for_text(args: argparse.Namespace, files: list[str]) -> list[Host]:

@@ -42,6 +42,9 @@ class Policy(NamedTuple):
 class Host:
     """``tree`` and ``system`` are None where there is only a kernel. ``keys`` are enrolled certificates (DER)."""
 
+    is_whole = True
+    """What it does not have, no kernel of its release has."""
+
     def __init__(
         self,
         image: Image,
@@ -68,6 +71,18 @@ class Host:
         config = self.image.config
         ring = sign.MACHINE if config.enabled("INTEGRITY_MACHINE_KEYRING") else sign.PLATFORM
         return rings.with_keys(ring, self._keys) if self._keys else rings
+
+    def check_signature(self, data: bytes, flags: int, comm: str) -> sign.Check:
+        """What this kernel makes of a file's signature."""
+        policy = self.policy
+        return sign.check(
+            data,
+            lambda content: sign.verify_signature(content, self.rings),
+            flags=flags,
+            enforced=policy.enforced,
+            lockdown=policy.lockdown,
+            comm=comm,
+        )
 
     @cached_property
     def objects(self) -> frozenset[str]:

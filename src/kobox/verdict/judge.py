@@ -181,15 +181,7 @@ class Judging:
         return base.partition(".")[0].replace("-", "_")
 
     def _read_signature(self) -> tuple[sign.Check, Any]:
-        policy = self.host.policy
-        check = sign.check(
-            self.subject.data,
-            lambda data: sign.verify_signature(data, self.host.rings),
-            flags=self.flags,
-            enforced=policy.enforced,
-            lockdown=policy.lockdown,
-            comm=self.session.comm,
-        )
+        check = self.host.check_signature(self.subject.data, self.flags, self.session.comm)
         signer = signer_of(split_signature(self.subject.data)[1], self.subject.file)
         if signer is not None:
             self.facts |= {"signer": signer.name, "key": (signer.key_id or signer.serial).hex()}
@@ -207,7 +199,7 @@ class Judging:
         self.step = "signature"
         self.trusted = check.ok
         findings = tuple(LogLine(line.level, line.text) for line in check.lines)
-        reason = signature_reason(check, self.host.policy, self.host.rings, signer)
+        reason = signature_reason(check, self.host.policy, lambda: self.host.rings, signer)
         if reason is not None:
             self.reasons.append(reason)
             self.stop(check.number, findings)
@@ -426,7 +418,7 @@ class Judging:
         if symbols.error:
             around = Surroundings(
                 self._exporters(), self.host.image.exports, self.host.image.symbols.__contains__, self.session.files,
-                tuple(self.lacking), self.host.image.release, self.subject.file,
+                tuple(self.lacking), self.host.image.release, self.subject.file, self.host.is_whole,
             )  # fmt: skip
             self.reasons += symbol_reasons(view, symbols, resolver, around)
             self.stop(symbols.error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 from kobox.errors import BadFile
 from kobox.ko import SignatureTrailer
@@ -29,8 +30,11 @@ _WHAT = {
 }
 
 
-def signature_reason(check: Check, policy: Policy, rings: Keyrings, signer: Signer | None) -> Reason | None:
-    """The reason for which the first step of a load refuses the module; None when it goes on."""
+def signature_reason(
+    check: Check, policy: Policy, rings: Callable[[], Keyrings], signer: Signer | None
+) -> Reason | None:
+    """The reason for which the first step of a load refuses the module; None when it goes on. ``rings`` is asked for
+    the keys only when somebody wants to know them."""
     if not check.number:
         return None
     number = check.verdict.number
@@ -42,7 +46,7 @@ def signature_reason(check: Check, policy: Policy, rings: Keyrings, signer: Sign
     if by and check.number != number:
         text += f", and {by} demands a trusted one"
     if rule == "signature-unknown-key":
-        text += f"; trusted are: {trusted(rings)}"
+        text += f"; trusted are: {trusted(rings())}"
     elif check.verdict.why and rule != "signature-missing":
         text += f" ({check.verdict.why})"
     log = tuple(Line(line.level, line.text) for line in check.lines)

@@ -29,6 +29,8 @@ class Surroundings(NamedTuple):
     """Modules of ``depends=`` that are nowhere."""
     release: str
     file: str
+    is_whole: bool = True
+    """The kernel is all of a kernel: what it lacks is nowhere."""
 
 
 def strong_undefined(view: LoadView) -> list[str]:
@@ -112,6 +114,8 @@ def _classify(name: str, answer: Resolution, resolver: Resolver, around: Surroun
         return "dependency-not-loaded", item | {"exporters": exporters}
     if around.in_kernel(name):
         return "symbol-not-exported", item
+    if not around.is_whole:
+        return "bare-lacks", item
     return ("dependency-missing" if around.lacking else "symbol-missing"), item
 
 
@@ -150,7 +154,7 @@ def _missing(items: _Items, around: Surroundings) -> _Text:
 def alike(name: str, exported: list[str]) -> list[str]:
     """An exported name that differs by a prefix or suffix, or by a letter."""
     plain = name.strip("_")
-    close = [known for known in exported if abs(len(known) - len(name)) <= 8 and plain in known]
+    close = [known for known in exported if known != name and abs(len(known) - len(name)) <= 8 and plain in known]
     if close:
         return sorted(close, key=len)[:1]
     import difflib  # for names that are not there only
@@ -203,6 +207,10 @@ def _lacking(items: _Items, around: Surroundings) -> _Text:
     return f"{text}, and needs {_are(items)} that nothing else has: {_names(items)}", {}
 
 
+def _bare(items: _Items, around: Surroundings) -> _Text:
+    return f"the bare kernel does not have {_are(items)} that it needs: {_names(items)}", {}
+
+
 def _busy(items: _Items, around: Surroundings) -> _Text:
     owners = _owners(items)
     return f"it needs {_are(items)} of {owners}, which is being loaded or removed: {_names(items)}", {"owners": owners}
@@ -216,6 +224,7 @@ _TEXTS: dict[str, Callable[[_Items, Surroundings], _Text]] = {
     "symbol-namespace": _namespace,
     "symbol-not-exported": _not_exported,
     "symbol-busy": _busy,
+    "bare-lacks": _bare,
     "dependency-not-loaded": _not_loaded,
     "dependency-missing": _lacking,
 }

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from kobox.bare.data import BareData
 from kobox.depot.systems import OpenSystem, open_system, read_cmdline
 from kobox.depot.tree import ModuleTree
 from kobox.errors import BadFile, UsageError
@@ -15,6 +16,10 @@ from kobox.ko import read_module
 from kobox.verdict.host import Host, policy_of_boot, policy_of_live, policy_of_system, read_certificate
 
 Progress = Callable[[str], None]
+
+
+BARE = "bare"
+"""The name of the kernel that needs no image."""
 
 
 class Options(NamedTuple):
@@ -57,10 +62,13 @@ def host_of_live(options: Options, progress: Progress) -> Host:
 
 
 def default_images(release: str) -> list[str]:
-    """What a module is held against when nothing is said: the kernel of its own release, else every added image."""
+    """What a module is held against when nothing is said: the kernel of its own release, else every added image; with
+    none of them the bare kernel, if it is of that release."""
     if release and (find_image(release) is not None or os.access(f"/boot/vmlinuz-{release}", os.R_OK)):
         return [release]
     added = [image.release for image in list_images()]
+    if not added and release == BareData().release:
+        return [BARE]
     if not added:
         what = f"no image of its release {release} is added" if release else "no image is added"
         raise UsageError(what, hint="kobox kernel add --debian, or --root DIR, --live")

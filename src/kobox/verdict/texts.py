@@ -85,7 +85,7 @@ _OTHER_INTERFACE = Cause(
     "this kernel does not have the symbol: it was renamed, removed, or comes with an option that is off here",
     "rebuild the module from a version that supports this kernel, or use a kernel with the option",
     ("grep -w {symbol} /proc/kallsyms", "grep {symbol} /lib/modules/$(uname -r)/modules.symbols"),
-    ("symbol-missing", "symbol-not-exported"),
+    ("symbol-missing", "symbol-not-exported", "bare-lacks"),
 )
 _GPL_ONLY = Cause(
     "the symbol is exported to GPL modules only, and the module's licence is another (or it uses a proprietary module)",

@@ -10,7 +10,7 @@ from kobox.verdict.faults import FAULTS
 from kobox.verdict.fixes import FIXES
 
 FOLDER = Path(kobox.verdict.__file__).parent
-GIVEN = re.compile(r'(?:refuse|refused|fix_of|Reason)\(\s*"([a-z-]+)"|"((?:signature|symbol|dependency)-[a-z-]+)"')
+GIVEN = re.compile(r'(?:refuse|refused|fix_of|Reason)\(\s*"([a-z-]+)"|"((?:signature|symbol|dependency|bare)-[a-z-]+)"')
 
 
 def test_rules_and_fixes_are_the_same_set() -> None:
