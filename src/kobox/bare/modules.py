@@ -219,12 +219,13 @@ class ModuleList:
             self._guest.call(module.exit)
         self._guest.settle()
         self.last_unloaded = f"{name}{self.flags_text(module)}"
+        self._guest.uevent("remove", name)
         self.free(module)
         return 0
 
     def _force(self, flags: int) -> bool:
         if flags & O_TRUNC:
-            self._guest.tainted |= 1 << _FORCED_RMMOD
+            self._guest.taint(_FORCED_RMMOD, lockdep_off=True)
         return bool(flags & O_TRUNC)
 
     def free(self, module: LoadedModule) -> None:
@@ -256,7 +257,7 @@ class ModuleList:
         guest = self._guest
         for finding in findings:
             if isinstance(finding, Taint):
-                guest.tainted |= 1 << finding.bit
+                guest.taint(finding.bit, finding.lockdep_off)
                 if finding.of_module:
                     loading.taint(1 << finding.bit)
             elif not finding.once or finding.text.partition(": ")[2] not in self._said_once:
@@ -431,7 +432,7 @@ class _Loading:
         parameter, argument = request
         if parameter is None:
             if argument.name not in (b"async_probe", b"dyndbg"):
-                self._guest.log.write(4, params.ignored_line(self.module.name, argument))
+                self._guest.log.write(4, params.ignored_line(self.module.name, params.without_owner(argument)))
             return 0
         if parameter.type:
             result = params.set_parameter(parameter, argument.value, memory)
@@ -456,6 +457,7 @@ class _Loading:
             guest.log.write(4, f"do_init_module: {what}\ndo_init_module: loading module anyway...")
         modules.set_state(module, "live")
         module.refcount -= 1
+        guest.uevent("add", module.name)
         base = self._bases.get("init")
         if base:
             guest.unmap(base, _pages(self.layout.regions["init"].size))

@@ -684,13 +684,14 @@ class Loader:
             text = (argument.value or b"").lower()
             load.module["async_probe_requested"] = int(text[:1] not in (b"n", b"0", b"f") and text[:2] != b"of")
             return 0
-        if argument.name == b"dyndbg" or argument.name.endswith(b".dyndbg"):
-            callback = guest.symbols.get("ddebug_dyndbg_module_param_cb")
-            if callback is not None:
+        callback = guest.symbols.get("ddebug_dyndbg_module_param_cb")
+        if callback is not None:
+            if argument.name.partition(b".")[2] == b"dyndbg" or argument.name == b"dyndbg":
                 name = self.env.scratch(argument.name + b"\0")
                 answer = yield (callback, name, value, load.module.at("name"))
                 if not signed32(answer):
                     return 0
+            argument = params.without_owner(argument)
         yield from self.env.printk(4, params.ignored_line(load.name, argument))
         return 0
 

@@ -262,7 +262,7 @@ def may_set(parameter: Parameter, policy: Policy) -> bool:
 
 def error_line(doing: str, argument: Argument, error: int) -> str:
     """What the kernel logs (level 3) when an argument was refused."""
-    name, value = argument.name.decode("latin-1"), (argument.value or b"").decode("latin-1")
+    name, value = _shown(argument.name), _shown(argument.value or b"")
     if error == -errno.ENOENT:
         return f"{doing}: Unknown parameter `{name}'"
     if error == -errno.ENOSPC:
@@ -270,14 +270,24 @@ def error_line(doing: str, argument: Argument, error: int) -> str:
     return f"{doing}: `{value}' invalid for parameter `{name}'"
 
 
+def _shown(raw: bytes) -> str:
+    """Bytes in a line of the log: what is no UTF-8 stays as it is."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def without_owner(argument: Argument) -> Argument:
+    """As a kernel with dynamic debug leaves it: looking for ``MODULE.dyndbg`` cut the name at its first dot."""
+    return argument._replace(name=argument.name.partition(b".")[0])
+
+
 def ignored_line(doing: str, argument: Argument) -> str:
     """What the kernel logs (level 4) for a name that no parameter has, when a module is loaded."""
-    return f"{doing}: unknown parameter '{argument.name.decode('latin-1')}' ignored"
+    return f"{doing}: unknown parameter '{_shown(argument.name)}' ignored"
 
 
 def rest_line(doing: str, rest: bytes) -> str:
     """What the kernel logs (level 4) for what follows ``--``, when a module is loaded."""
-    return f"{doing}: parameters '{rest.decode('latin-1')}' after `--' ignored"
+    return f"{doing}: parameters '{_shown(rest)}' after `--' ignored"
 
 
 def set_parameter(parameter: Parameter, value: bytes | None, environment: Environment) -> int:
