@@ -20,7 +20,7 @@ from kobox import link, sign
 from kobox.errors import Errno, GuestError
 from kobox.kernel import params
 from kobox.kernel.cpu_probe import probe_cpu
-from kobox.kernel.demands import KernelExports, keyrings_of, rules_of
+from kobox.kernel.demands import keyrings_of, rules_of
 from kobox.kernel.env import Env, Result, Steps
 from kobox.kernel.exporters import ExporterList, ModuleExports
 from kobox.kernel.guest import Guest, View, errno_of, signed64
@@ -385,8 +385,8 @@ class Loader:
     def _resolve(self, load: Load) -> Steps:
         """Bind symbols, take references on the modules that export them, relocate, fit to the CPU."""
         guest, view = self.guest, load.view
+        yield from self._wait_for_exporters(load)
         exporters = self.exporters.all()
-        yield from self._wait_for_exporters(load, exporters)
         resolver = link.Resolver(view, exporters, self.rules, self.env.taints, load.taints)
         symbols = link.simplify(view, load.addresses, load.percpu, self._through_checker(load.name, resolver))
         yield from self._say(load, symbols.findings)
@@ -426,18 +426,22 @@ class Loader:
 
         return resolve
 
-    def _wait_for_exporters(self, load: Load, exporters: list[KernelExports | ModuleExports]) -> Steps:
+    def _wait_for_exporters(self, load: Load) -> Steps:
         """The kernel waits up to 30 s for an exporting module whose init has not ended."""
         wanted = set(link.undefined(load.view))
-        for exporter in exporters:
-            if exporter.unavailable != errno.EBUSY or not any(exporter.export(name) for name in wanted):
-                continue
-            deadline = self.guest.machine.clock.now + 30_000_000_000
-            while exporter.unavailable == errno.EBUSY and self.guest.machine.clock.now < deadline:
-                yield (self.guest.symbol("msleep"), 1)
-            if exporter.unavailable == errno.EBUSY:
-                text = f"{load.name}: gave up waiting for init of module {exporter.name}."
-                yield from self.env.printk(4, text)
+        deadline = self.guest.machine.clock.now + 30_000_000_000
+        while busy := self._busy(wanted):
+            if self.guest.machine.clock.now >= deadline:
+                yield from self.env.printk(4, f"{load.name}: gave up waiting for init of module {busy}.")
+                return
+            yield (self.guest.symbol("msleep"), 1)
+
+    def _busy(self, wanted: set[str]) -> str:
+        """The name of a module that is being loaded and exports one of these symbols."""
+        for exporter in self.exporters.all():
+            if exporter.unavailable == errno.EBUSY and any(exporter.export(name) for name in wanted):
+                return exporter.name
+        return ""
 
     def _use(self, user: View, used: View) -> Steps:
         """``add_module_usage``: a reference, and a link on both modules' lists."""

@@ -339,9 +339,10 @@ _NEVER_MEANT = (
 
 def left_behind(view: LoadView, layout: Layout) -> list[int]:
     """Numbers of sections with code or data that get no memory of their own: the kernel's copy of the file has them
-    while it loads, and symbols in them point there. No sane module has any."""
+    while it loads, and symbols in them point there. No sane module has any, but a livepatch keeps all its symbols."""
+    never = () if view.info("livepatch") is not None else _NEVER_MEANT
     return [
         number
         for number, (place, section) in enumerate(zip(layout.places, view.sections, strict=True))
-        if place is None and number and section.type in _CONTENTS and not section.name.startswith(_NEVER_MEANT)
+        if place is None and number and section.type in _CONTENTS and not section.name.startswith(never)
     ]
