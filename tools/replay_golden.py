@@ -186,9 +186,12 @@ _WORKER: dict[str, Any] = {}
 
 
 def _start_worker(image: str | None, loader: str, root: Path) -> None:
-    from tools.golden_box import BoxBooter
-
-    booter = BoxBooter(image, loader)
+    booter: Any
+    if image == "bare":
+        from tools.golden_bare import BareBooter as Booter
+    else:
+        from tools.golden_box import BoxBooter as Booter
+    booter = Booter(image, loader)
     _WORKER.update(boot=booter, root=root, modules=booter.modules)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from kobox.bare.devices import OpenDevice
 from kobox.bare.guest import WINDOW, BareGuest
 from kobox.bare.modules import LoadedModule, ParameterMemory, modules_text, set_by_module
+from kobox.elf.constants import SHT
 from kobox.errors import Errno
 from kobox.kernel import params
 from kobox.kernel.files import DirEntry, Status
@@ -17,6 +18,8 @@ from kobox.kernel.files import DirEntry, Status
 _ACCMODE, _WRONLY = 3, 1
 _CHUNK = 1 << 16
 _FIRST_DESCRIPTOR = 3
+_MODES = {"sections": 0o400, "uevent": 0o200}
+"""Of files in /sys/module, by their folder or their name."""
 _ROOT_FOLDERS = ("dev", "proc", "sys")
 
 
@@ -139,16 +142,28 @@ class BareFiles:
     def status(self, path: str) -> Status:
         if path.startswith("/dev/") and path.removeprefix("/dev/") in self._guest.devices.registered:
             return Status(self._guest.devices.mode(path.removeprefix("/dev/")), 0, 0, 0)
+        if self._is_holder(path):
+            return Status(stat.S_IFLNK | 0o777, 0, 0, 0)
         node = self._node(path)
         if isinstance(node, tuple):
             return Status(stat.S_IFDIR | 0o755, 0, 0, 0)
         parameter = self._parameter(path)
-        mode = parameter[1].perm if parameter is not None else 0o444
+        mode = (
+            parameter[1].perm
+            if parameter is not None
+            else _MODES.get(path.split("/")[-2 + path.endswith("/uevent")], 0o444)
+        )
         return Status(stat.S_IFREG | mode, 4096 if path.startswith("/sys/") else 0, 0, 0)
 
     def readlink(self, path: str) -> str:
         self._node(path)
+        if self._is_holder(path):
+            return f"../../{path.rpartition('/')[2]}"
         raise Errno(errno.EINVAL, path)
+
+    def _is_holder(self, path: str) -> bool:
+        parts = path.strip("/").split("/")
+        return parts[:2] == ["sys", "module"] and parts[3:4] == ["holders"] and len(parts) == 5
 
     # -- what is there --------------------------------------------------------------------------------------------
 
@@ -179,12 +194,25 @@ class BareFiles:
     def _of_module(self, module: LoadedModule, rest: Sequence[str], path: str) -> Callable[[], bytes] | tuple[str, ...]:
         attributes = self._attributes(module)
         sections = self._sections(module)
+        notes = self._notes(module)
         parameters = tuple(sorted(p.name for p in module.parameters if p.perm))
         match rest:
             case []:
-                return tuple(sorted([*attributes, "holders", "sections", *(["parameters"] if parameters else [])]))
+                folders = [
+                    "holders",
+                    *(["notes"] if notes else []),
+                    *(["parameters"] if parameters else []),
+                    "sections",
+                ]
+                return tuple(sorted([*attributes, *folders, "uevent"]))
             case [name] if name in attributes:
-                return lambda: f"{attributes[name]}\n".encode()
+                return lambda: attributes[name].encode("utf-8", "surrogateescape") + b"\n"
+            case ["uevent"]:
+                return lambda: b""
+            case ["notes"] if notes:
+                return tuple(notes)
+            case ["notes", name] if name in notes:
+                return lambda: notes[name]
             case ["holders"]:
                 return tuple(user.name for user in self._guest.modules.users(module))
             case ["holders", name] if any(user.name == name for user in self._guest.modules.users(module)):
@@ -199,14 +227,14 @@ class BareFiles:
                 return lambda: self._show(path)
         raise Errno(errno.ENOENT, path)
 
-    def _attributes(self, module: LoadedModule) -> dict[str, object]:
+    def _attributes(self, module: LoadedModule) -> dict[str, str]:
         from kobox.abi.taint import letters
 
-        found: dict[str, object] = {
-            "coresize": module.layout.core_size,
-            "initsize": module.layout.init_size if module.bases.get("init") else 0,
+        found = {
+            "coresize": str(module.layout.core_size),
+            "initsize": str(module.layout.init_size if module.bases.get("init") else 0),
             "initstate": module.state,
-            "refcnt": module.refcount - 1,
+            "refcnt": str(module.refcount - 1),
             "taint": letters(module.taints),
         }
         for tag in ("version", "srcversion"):
@@ -221,6 +249,14 @@ class BareFiles:
             view.names[section.index]: address
             for section, flags, address in zip(view.sections, module.layout.flags, module.addresses, strict=True)
             if flags & 2 and section.size and address
+        }
+
+    def _notes(self, module: LoadedModule) -> dict[str, bytes]:
+        view = module.view
+        return {
+            view.names[section.index]: bytes(view.contents(section.index))
+            for section, flags in zip(view.sections, module.layout.flags, strict=True)
+            if section.type == SHT.NOTE and flags & 2 and section.size
         }
 
     def _kallsyms(self) -> bytes:

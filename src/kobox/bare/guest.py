@@ -72,6 +72,9 @@ class BareGuest(Guest):
         self.modules: ModuleList
         self.held: set[int] = set()
         self.tainted = 0
+        self._debugs_locks = True
+        self.uevents: list[list[str]] = []
+        """What udev would hear, without sequence numbers."""
         self.dead = ""
         """Why the kernel has stopped, once it has."""
         self.comm = comm
@@ -184,6 +187,21 @@ class BareGuest(Guest):
         except GuestError:
             self.held.clear()
             raise
+
+    def taint(self, bit: int, lockdep_off: bool = False) -> None:
+        """``add_taint``."""
+        if lockdep_off and self._debugs_locks:
+            self._debugs_locks = False
+            self.log.write(4, "Disabling lock debugging due to kernel taint")
+        self.tainted |= 1 << bit
+
+    def stop_debugging_locks(self) -> None:
+        """As an oops does it, without a word."""
+        self._debugs_locks = False
+
+    def uevent(self, action: str, module: str) -> None:
+        path = f"/module/{module}"
+        self.uevents.append([f"{action}@{path}", f"ACTION={action}", f"DEVPATH={path}", "SUBSYSTEM=module"])
 
     def settle(self) -> None:
         """Run the work that is queued."""
