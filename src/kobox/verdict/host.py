@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from kobox.link import Rules
 
 _LOCKDOWN = {b"integrity": sign.Lockdown.INTEGRITY, b"confidentiality": sign.Lockdown.CONFIDENTIALITY}
 _NO_MITIGATION = {b"mitigations": b"off", b"spectre_v2": b"off", b"nospectre_v2": None}
+_CAP_SYS_MODULE = 16
 _PEM = b"-----BEGIN CERTIFICATE-----"
 
 
@@ -37,10 +39,13 @@ class Policy(NamedTuple):
     panic_on_taint: int = 0
     spectre_v2: bool = True
     loaded: tuple[str, ...] = ()
+    capable: bool = True
+    """The process that asks may load modules."""
 
 
 class Host:
-    """``tree`` and ``system`` are None where there is only a kernel. ``keys`` are enrolled certificates (DER)."""
+    """``tree`` and ``system`` are None where there is only a kernel. ``keys`` are certificates (DER) said to be enrolled,
+    ``firmware_keys`` those that the machine shows; what of the latter cannot be used is passed over."""
 
     is_whole = True
     """What it does not have, no kernel of its release has."""
@@ -55,10 +60,11 @@ class Host:
         tree: ModuleTree | None = None,
         system: OpenSystem | None = None,
         keys: Iterable[bytes] = (),
+        firmware_keys: Iterable[bytes] = (),
     ) -> None:
         self.image, self.label, self.policy = image, label, policy
         self.cmdline, self.tree, self.system = cmdline, tree, system
-        self._keys = tuple(keys)
+        self._keys, self._firmware_keys = tuple(keys), tuple(firmware_keys)
         self.kernel = KernelExports(image)
 
     @cached_property
@@ -68,9 +74,19 @@ class Host:
     @cached_property
     def rings(self) -> sign.Keyrings:
         rings = keyrings_of(self.image)
-        config = self.image.config
-        ring = sign.MACHINE if config.enabled("INTEGRITY_MACHINE_KEYRING") else sign.PLATFORM
+        for data in self._firmware_keys:
+            with suppress(Errno):
+                rings = rings.with_keys(sign.PLATFORM, [data])
+        ring = sign.MACHINE if self.image.config.enabled("INTEGRITY_MACHINE_KEYRING") else sign.PLATFORM
         return rings.with_keys(ring, self._keys) if self._keys else rings
+
+    def enrolling(self, certificate: bytes, data: bytes) -> bool:
+        """Whether the file would be trusted if this certificate (DER) were enrolled."""
+        try:
+            rings = self.rings.with_keys(sign.MACHINE, [certificate])
+        except Errno:
+            return False
+        return sign.verify_signature(data, rings).trusted
 
     def check_signature(self, data: bytes, flags: int, comm: str) -> sign.Check:
         """What this kernel makes of a file's signature."""
@@ -94,10 +110,6 @@ class Host:
         """Where memory from vmalloc() starts, if the kernel does not move it at boot; 0 when it does not say."""
         base = self.image.symbols.get("vmalloc_base")
         return 0 if base is None else self.image.read_int(base)
-
-    def option(self, name: str) -> str:
-        """A build option's value, empty when it is not set."""
-        return self.image.config.get(name, "")
 
 
 def policy_of_boot(image: Image, cmdline: str, secure_boot: bool = False) -> Policy:
@@ -189,20 +201,22 @@ def _sysctl_files(root: str) -> list[Path]:
     return [path for path in (*found.values(), main) if path.is_file()]
 
 
-def policy_of_live(policy: Policy) -> Policy:
-    """With what the kernel that runs this machine says of itself."""
-    enforce = Path("/sys/module/module/parameters/sig_enforce")
+def policy_of_live(policy: Policy, root: str = "") -> Policy:
+    """With what the kernel that runs this machine says of itself; ``root`` is where its /proc and /sys are."""
+    enforce = Path(f"{root}/sys/module/module/parameters/sig_enforce")
     if _read(enforce) == "Y":
         policy = policy._replace(enforced=True, enforced_by=policy.enforced_by or str(enforce))
-    lockdown = Path("/sys/kernel/security/lockdown")
+    lockdown = Path(f"{root}/sys/kernel/security/lockdown")
     word = _read(lockdown).partition("[")[2].partition("]")[0]
     policy = _locked(policy, _LOCKDOWN.get(word.encode(), sign.Lockdown.NONE), str(lockdown))
-    disabled = Path("/proc/sys/kernel/modules_disabled")
+    disabled = Path(f"{root}/proc/sys/kernel/modules_disabled")
     if _read(disabled) == "1":
         policy = policy._replace(disabled=True, disabled_by=str(disabled))
-    loaded = tuple(line.split()[0] for line in _read(Path("/proc/modules")).splitlines() if line)
-    taints = _read(Path("/proc/sys/kernel/tainted"))
-    return policy._replace(loaded=loaded, taints=int(taints) if taints.isdecimal() else 0)
+    loaded = tuple(line.split()[0] for line in _read(Path(f"{root}/proc/modules")).splitlines() if line)
+    taints = _read(Path(f"{root}/proc/sys/kernel/tainted"))
+    effective = _read(Path(f"{root}/proc/self/status")).partition("CapEff:")[2].split()[:1]
+    capable = not effective or bool(int(effective[0], 16) >> _CAP_SYS_MODULE & 1)
+    return policy._replace(loaded=loaded, taints=int(taints) if taints.isdecimal() else 0, capable=capable)
 
 
 def _read(path: Path) -> str:

@@ -23,6 +23,7 @@ from kobox.link.linked import AREA_SIZE, MODULE_AREA, PERCPU_BASE, read_exports
 from kobox.link.policy import find_symbol, read_versions, same_magic
 from kobox.verdict.faults import FAULTS, READABLE, vermagic_words, what_it_is, word_text
 from kobox.verdict.fixes import fix_of
+from kobox.verdict.host import read_certificate
 from kobox.verdict.linking import Lenient, Linking, limits
 from kobox.verdict.records import MODPROBE, STEPS, Line, Needed, Note, Reason, Subject, Verdict
 from kobox.verdict.settings import Linked, Outcome, parameters_of, try_settings
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 IGNORE_MODVERSIONS, IGNORE_VERMAGIC = 1, 2
 _PAGE = 4096
+CERTIFICATES = ("var/lib/dkms/mok.pub", "var/lib/shim-signed/mok/MOK.der", "root/.mok/client.der")
+"""Where DKMS, shim's tools and instructions leave the machine owner's certificate."""
 _UNSAFE, _UNSIGNED = 1 << 6, 13
 LOCKDEP = "Disabling lock debugging due to kernel taint"
 
@@ -192,6 +195,10 @@ class Judging:
         policy, config = self.host.policy, self.host.image.config
         if config.text.strip() and config.get("MODULES") != "y":
             self.refuse("no-module-support", errno.ENOSYS, "this kernel cannot load modules")
+        if not policy.capable:
+            self.note(
+                "not-capable", "this process may not load modules (no CAP_SYS_MODULE): root outside a container may"
+            )
         if policy.disabled:
             self.refuse("modules-disabled", errno.EPERM, f"modules are disabled: {policy.disabled_by}")
 
@@ -200,6 +207,8 @@ class Judging:
         self.trusted = check.ok
         findings = tuple(LogLine(line.level, line.text) for line in check.lines)
         reason = signature_reason(check, self.host.policy, lambda: self.host.rings, signer)
+        if check.verdict.number == errno.ENOKEY:
+            self._note_certificate()
         if reason is not None:
             self.reasons.append(reason)
             self.stop(check.number, findings)
@@ -210,6 +219,15 @@ class Judging:
             self.notes.append(note)
         elif check.verdict.key is not None:
             self.facts["trusted_key"] = check.verdict.key.description
+
+    def _note_certificate(self) -> None:
+        """The signer's certificate may lie where tools leave it, not enrolled."""
+        root = self.host.system.root if self.host.system is not None else None
+        for place in CERTIFICATES if root is not None else ():
+            path = f"{root}/{place}"
+            if os.path.isfile(path) and self.host.enrolling(read_certificate(path), self.subject.data):
+                self.note("certificate-at-hand", f"its signer's certificate is {path}: mokutil --import {path}")
+                return
 
     def _file(self, faults: Sequence[link.Fault], body: bytes) -> None:
         self.step = "check"

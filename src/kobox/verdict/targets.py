@@ -13,6 +13,7 @@ from kobox.depot.tree import ModuleTree
 from kobox.errors import BadFile, UsageError
 from kobox.image import Image, find_image, list_images, open_image
 from kobox.ko import read_module
+from kobox.verdict.efi import firmware_certificates
 from kobox.verdict.host import Host, policy_of_boot, policy_of_live, policy_of_system, read_certificate
 
 Progress = Callable[[str], None]
@@ -56,7 +57,7 @@ def host_of_live(options: Options, progress: Progress) -> Host:
     cmdline = options.cmdline if options.cmdline is not None else read_cmdline("/proc/cmdline") or ""
     system = open_system("", release, cmdline)
     image = open_image(release, progress=progress)
-    host = _host(image, f"this machine ({release})", cmdline, system.tree, system, options)
+    host = _host(image, f"this machine ({release})", cmdline, system.tree, system, options, firmware_certificates())
     host.policy = policy_of_live(host.policy)
     return host
 
@@ -96,8 +97,14 @@ def _image_of_root(root: str, release: str, progress: Progress) -> Image:
 
 
 def _host(
-    image: Image, label: str, cmdline: str, tree: ModuleTree | None, system: OpenSystem | None, options: Options
+    image: Image,
+    label: str,
+    cmdline: str,
+    tree: ModuleTree | None,
+    system: OpenSystem | None,
+    options: Options,
+    firmware_keys: Sequence[bytes] = (),
 ) -> Host:
     policy = policy_of_boot(image, cmdline, options.secure_boot)
     keys = [read_certificate(path) for path in options.keys]
-    return Host(image, label, policy, cmdline=cmdline, tree=tree, system=system, keys=keys)
+    return Host(image, label, policy, cmdline=cmdline, tree=tree, system=system, keys=keys, firmware_keys=firmware_keys)
