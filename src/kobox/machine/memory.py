@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from typing import Protocol
 
 PAGE_SIZE = 4096
@@ -73,21 +74,31 @@ class PhysicalMemory:
 
     def save(self, fd: int) -> None:
         """Write the contents into an empty file of ``size`` bytes, leaving holes where memory is zero."""
-        step = 1 << 20
         zero = bytes(PAGE_SIZE)
-        blank = bytes(step)
-        for start in range(0, self.size, step):
-            chunk = self.bytes[start : start + step]
-            if chunk == blank[: len(chunk)]:
-                continue
+        for touched in re.finditer(b"\1+", self._touched()):
+            start, end = touched.start() * PAGE_SIZE, touched.end() * PAGE_SIZE
             run_start = None
-            for off in range(0, len(chunk) + PAGE_SIZE, PAGE_SIZE):
-                used = off < len(chunk) and chunk[off : off + PAGE_SIZE] != zero
+            for page in range(start, end + PAGE_SIZE, PAGE_SIZE):
+                used = page < end and self.bytes[page : page + PAGE_SIZE] != zero
                 if used and run_start is None:
-                    run_start = off
+                    run_start = page
                 elif not used and run_start is not None:
-                    os.pwrite(fd, chunk[run_start:off], start + run_start)
+                    os.pwrite(fd, self.bytes[run_start:page], run_start)
                     run_start = None
+
+    def _touched(self) -> bytearray:
+        """A byte for each page: 0 where it was never written and is a hole of the snapshot, so that it must be zero."""
+        pages = bytearray(_present_pages(self.host_address, self.size))
+        end = 0
+        while self._snapshot_fd >= 0 and end < self.size:
+            try:
+                start = os.lseek(self._snapshot_fd, end, os.SEEK_DATA)
+            except OSError:
+                break  # no data behind this point
+            end = os.lseek(self._snapshot_fd, start, os.SEEK_HOLE)
+            first, behind = start // PAGE_SIZE, -(-end // PAGE_SIZE)
+            pages[first:behind] = b"\1" * (behind - first)
+        return pages
 
     def reset(self) -> None:
         """Forget every write since the snapshot."""
@@ -103,6 +114,26 @@ class PhysicalMemory:
             if self._snapshot_fd >= 0:
                 os.close(self._snapshot_fd)
                 self._snapshot_fd = -1
+
+
+_HAS_PAGE = bytes(0 if flags < 0x40 else 1 for flags in range(256))
+"""By the highest byte of a pagemap entry: bit 7, the page is there, bit 6, it was swapped out."""
+
+
+def _present_pages(address: int, size: int) -> bytes:
+    """A byte for each page of this process's memory: 1 where one was ever touched (Documentation, pagemap)."""
+    count = size // PAGE_SIZE
+    try:
+        fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b"\1" * count
+    try:
+        entries = os.pread(fd, count * 8, address // PAGE_SIZE * 8)
+    except OSError:
+        return b"\1" * count
+    finally:
+        os.close(fd)
+    return entries[7::8].translate(_HAS_PAGE) if len(entries) == count * 8 else b"\1" * count
 
 
 def _map(address: int | None, size: int, fd: int) -> int:

@@ -1,0 +1,75 @@
+"""Guest memory: what a snapshot holds, and that a reset gives exactly that back."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kobox.machine import memory
+from kobox.machine.memory import PAGE_SIZE, PhysicalMemory
+
+SIZE = 8 << 20
+
+
+@pytest.fixture(params=["pagemap", "no pagemap"])
+def ram(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[PhysicalMemory]:
+    """Memory with some pages written; also where the kernel does not tell which pages were touched."""
+    if request.param == "no pagemap":
+        monkeypatch.setattr(memory, "_present_pages", lambda address, size: b"\1" * (size // PAGE_SIZE))
+    own = PhysicalMemory(SIZE)
+    scattered = random.Random(1)
+    for _ in range(200):
+        own.write(scattered.randrange(SIZE - 8), b"written")
+    yield own
+    own.close()
+
+
+def digest(ram: PhysicalMemory) -> str:
+    return hashlib.sha256(ram.bytes).hexdigest()
+
+
+def test_a_reset_gives_back_what_was_frozen(ram: PhysicalMemory) -> None:
+    before = digest(ram)
+    ram.freeze()
+    assert digest(ram) == before
+    ram.write(0x5000, b"later")
+    assert digest(ram) != before
+    ram.reset()
+    assert digest(ram) == before
+
+
+def test_a_second_snapshot_holds_the_first_and_what_came_since(ram: PhysicalMemory) -> None:
+    ram.freeze()
+    ram.write(0x7000, b"between")
+    both = digest(ram)
+    ram.freeze()
+    ram.write(0x7000, b"too late")
+    ram.reset()
+    assert digest(ram) == both
+
+
+def test_what_was_zeroed_since_the_first_snapshot_stays_zero(ram: PhysicalMemory) -> None:
+    ram.write(0x9000, b"gone soon")
+    ram.freeze()
+    ram.write(0x9000, bytes(9))
+    ram.freeze()
+    ram.reset()
+    assert ram.read(0x9000, 9) == bytes(9)
+
+
+def test_a_saved_file_is_whole_and_has_holes(ram: PhysicalMemory, tmp_path: Path) -> None:
+    path = tmp_path / "snapshot"
+    with open(path, "wb") as file:
+        os.ftruncate(file.fileno(), SIZE)
+        ram.save(file.fileno())
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == digest(ram)
+    assert path.stat().st_blocks * 512 < SIZE // 2
+    other = PhysicalMemory(SIZE)
+    other.use_file(path)
+    assert digest(other) == digest(ram)
+    other.close()
