@@ -44,8 +44,8 @@ class Policy(NamedTuple):
 
 
 class Host:
-    """``tree`` and ``system`` are None where there is only a kernel. ``keys`` are certificates (DER) said to be enrolled,
-    ``firmware_keys`` those that the machine shows; what of the latter cannot be used is passed over."""
+    """``tree`` and ``system`` are None where there is only a kernel. ``keys`` are certificates (DER) that somebody says
+    are enrolled, ``firmware_keys`` those that the machine shows; what of the latter cannot be used is passed over."""
 
     is_whole = True
     """What it does not have, no kernel of its release has."""

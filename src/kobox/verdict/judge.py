@@ -386,7 +386,7 @@ class Judging:
         bases, at = {}, MODULE_AREA
         for name, region in layout.regions.items():
             bases[name] = at
-            at += -(-region.size // _PAGE) * _PAGE
+            at += -(-region.size // _PAGE) * _PAGE + _PAGE  # a guard page, as behind all memory of vmalloc()
         work = Linking(view, layout, bases, self.host.vmalloc)
         self._reserve(view, layout)
         work.fill_in_module(self.host.image.btf.struct("module"), link.find_tables(view, work.addresses, rules))

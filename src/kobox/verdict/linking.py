@@ -15,11 +15,15 @@ from kobox.link.linked import MODULE_AREA
 from kobox.link.resolve import Resolution
 from kobox.link.tables import Table
 
-_FILLED_IN = (
-    "state", "list.next", "list.prev", "core_layout.base", "core_layout.size", "init_layout.base", "init_layout.size",
-    "mem[0].base", "mem[0].size", "source_list.next", "source_list.prev", "target_list.next", "target_list.prev",
-    "refcnt", "taints",
-)  # fmt: skip
+_LINKED = 0x0101_0101_0101_0101
+"""Stands for addresses that only a running kernel knows."""
+_FILLED_IN: Mapping[str, int] = {
+    "state": 3, "refcnt": 2, "list.next": _LINKED, "list.prev": _LINKED, "source_list.next": _LINKED,
+    "source_list.prev": _LINKED, "target_list.next": _LINKED, "target_list.prev": _LINKED,
+}  # fmt: skip
+_LAYOUTS = {"core": "core_layout", "init": "init_layout"} | {
+    name: f"mem[{number}]" for number, name in enumerate(link.MEMORIES)
+}
 
 
 @dataclass(slots=True)
@@ -47,21 +51,26 @@ class Linking:
     def fill_in_module(self, struct: Type, tables: Mapping[str, Table]) -> None:
         """Mark what of ``struct module`` the kernel has filled in before it relocates: nothing may be relocated there.
 
-        Only that the members are not zero matters.
+        Only what is zero and what is not matters.
         """
         place = self.layout.places[self.view.index.mod]
         if place is None:
             return
         memory = self.memory[place.region]
-        pointers = [table.field for table in tables.values() if table.address]
-        counters = [table.count_field for table in tables.values() if table.count_field and table.entries]
-        for path in (*_FILLED_IN, *pointers, *counters):
+        values = dict(_FILLED_IN)
+        for name, region in self.layout.regions.items():
+            values[f"{_LAYOUTS[name]}.base"] = self.bases[name] if region.size else 0
+            values[f"{_LAYOUTS[name]}.size"] = region.size
+        for table in tables.values():
+            values[table.field] = table.address
+            if table.count_field:
+                values[table.count_field] = table.entries or 0
+        for path, value in values.items():
             member = struct.find(path)
             if member is not None:
                 at = place.offset + member.offset
-                memory[at : min(at + member.size, len(memory))] = bytes(
-                    [1] * max(0, min(member.size, len(memory) - at))
-                )
+                room = max(0, min(member.size, len(memory) - at))
+                memory[at : at + room] = (value & (1 << 8 * member.size) - 1).to_bytes(member.size, "little")[:room]
 
 
 class Lenient:

@@ -7,6 +7,8 @@ import struct
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from builders import ALLOC, COMMON, EXEC, NOBITS, WRITE, KoBuilder
 from depot_roots import DepotRoot
@@ -390,3 +392,23 @@ def test_options_of_the_command_line_reach_the_module(image: Image) -> None:
 def test_a_module_that_the_kernel_has_inside_is_noted(image: Image, tmp_path: Path) -> None:
     verdict = session(image, system=system(tmp_path, "")).load(subject(fitting("inside")))
     assert "part of this kernel" in notes(verdict)["builtin"]
+
+
+# -- anything at all
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=6),
+    size=st.one_of(st.none(), st.integers(0, 4000)),
+    parameters=st.text(max_size=20),
+)
+def test_whatever_the_file_holds_there_is_an_answer(
+    image: Image, changes: list[tuple[int, int]], size: int | None, parameters: str
+) -> None:
+    data = bytearray(parametrised().undefined("spaced").export("given", crc=9).build())
+    for place, value in changes:
+        data[place % len(data)] = value
+    verdict = session(image).load(subject(bytes(data[:size])), parameters)
+    assert verdict.loads == (not verdict.reasons)
+    assert all(reason.fix for reason in verdict.reasons)
