@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kobox import link, sign
 from kobox.abi import taint
 from kobox.elf.constants import EM, name_of
-from kobox.errors import Errno
+from kobox.errors import BadFile, Errno
 from kobox.ko import split_signature
 from kobox.link import Exports, Finding, LoadView, LogLine, Refusal, Taint
 from kobox.link.linked import AREA_SIZE, MODULE_AREA, PERCPU_BASE, read_exports
@@ -225,9 +226,10 @@ class Judging:
         root = self.host.system.root if self.host.system is not None else None
         for place in CERTIFICATES if root is not None else ():
             path = f"{root}/{place}"
-            if os.path.isfile(path) and self.host.enrolling(read_certificate(path), self.subject.data):
-                self.note("certificate-at-hand", f"its signer's certificate is {path}: mokutil --import {path}")
-                return
+            with suppress(OSError, BadFile):
+                if self.host.enrolling(read_certificate(path), self.subject.data):
+                    self.note("certificate-at-hand", f"its signer's certificate is {path}: mokutil --import {path}")
+                    return
 
     def _file(self, faults: Sequence[link.Fault], body: bytes) -> None:
         self.step = "check"
@@ -255,7 +257,7 @@ class Judging:
             try:
                 found = gate.check(view, now)
             except Refusal as refusal:
-                getattr(self, _GATE_REASONS[gate.name])(view, now, refusal)
+                _GATE_REASONS[gate.name](self, view, now, refusal)
             else:
                 self.say(found)
         if view.info("vermagic") and not self.flags & IGNORE_VERMAGIC:
@@ -344,7 +346,10 @@ class Judging:
         if verdict is None:
             return bool(path)
         there = verdict.module in self.there
-        self.needed.append(Needed(verdict.module, "" if there else path, 0, verdict.loads or there))
+        own = Needed(verdict.module, "" if there else path, 0, verdict.loads or there)
+        for needed in (*verdict.needed, own):
+            if needed.name not in {known.name for known in self.needed}:
+                self.needed.append(needed)
         if not verdict.loads and not there:
             why = verdict.reasons[0]
             text = f"it needs {verdict.module}, which does not load itself: {why.text}"
@@ -442,7 +447,6 @@ class Judging:
             self.stop(symbols.error)
             symbols = link.simplify(view, work.addresses, PERCPU_BASE, Lenient(symbols.bound))
         work.bound = {found.value: name for name, found in symbols.bound.items() if found.found}
-        self.used = tuple(exporter.name for exporter in resolver.used)
         try:
             link.relocate(
                 view, work.layout, work.addresses, work.windows, symbols, memory=work.memory, livepatch=self._livepatch
@@ -569,9 +573,10 @@ class Judging:
         )  # fmt: skip
 
 
-_GATE_REASONS = {
-    "blacklist": "_blacklisted",
-    "struct module": "_struct_module",
-    "metadata": "_metadata",
-    "protection": "_protection",
+_GATE_REASONS: Mapping[str, Callable[[Judging, LoadView, link.Against, Refusal], None]] = {
+    "blacklist": Judging._blacklisted,
+    "struct module": Judging._struct_module,
+    "metadata": Judging._metadata,
+    "protection": Judging._protection,
 }
+"""Who makes a reason of a gate's refusal."""

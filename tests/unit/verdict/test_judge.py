@@ -246,6 +246,16 @@ def test_a_dependency_that_does_not_load_ends_the_load_with_its_own_error(image:
     assert log(verdict) == [f"giver: version magic 'nonsense' should be '{VERMAGIC}'"]
 
 
+def test_needs_of_needs_are_listed_before_them(image: Image, tmp_path: Path) -> None:
+    fitting("first").export("first_f", crc=1).write(tmp_path / "first.ko")
+    middle = using("middle", "first_f", depends="first").version("first_f", 1).export("middle_f", crc=2)
+    middle.write(tmp_path / "middle.ko")
+    last = using("last", "first_f", "middle_f", depends="middle,first").version("first_f", 1).version("middle_f", 2)
+    verdict = session(image, root=tmp_path).load(subject(last))
+    assert [needed.name for needed in verdict.needed] == ["first", "middle"]
+    assert verdict.loads
+
+
 def test_dependencies_that_go_round_end(image: Image, tmp_path: Path) -> None:
     using("one", "two_f", depends="two").export("one_f", crc=1).write(tmp_path / "one.ko")
     using("two", "one_f", depends="one").export("two_f", crc=1).write(tmp_path / "two.ko")
