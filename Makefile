@@ -23,8 +23,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check src tests tools
 	$(BIN)/mypy
 
-bench: $(STAMP)
+bench: $(STAMP) packages
 	$(BIN)/python -m tools.bench $(BENCH_ARGS)
+	$(BIN)/python -m tools.bench_depot
+	$(BIN)/python -m tools.bench_modprobe
 
 # Mutated modules through kobox's loader and the image's own; random modprobe.d trees through kobox and kmod.
 FUZZ_COUNT ?= 2000

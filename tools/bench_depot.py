@@ -1,9 +1,10 @@
 """Time depmod and modinfo in pairs with the installed kmod, on a root with a distribution's modules.
 
-    python -m tools.bench_depot ROOT [RELEASE] [--rounds 5] [--compressed xz|zst]
+    python -m tools.bench_depot [ROOT [RELEASE]] [--rounds 5] [--compressed xz|zst]
 
-Runs alternate, so that a busy machine is equally busy for both; the best wall-clock and the least processor time of
-each is printed, and their ratio. The tree is copied first (links where possible) and nothing of ROOT is written.
+Without ROOT every kernel image that was added (``kobox kernel add``) and has modules is taken in turn. Runs alternate,
+so that a busy machine is equally busy for both; the best wall-clock and the least processor time of each is printed,
+and their ratio. The tree is copied first (links where possible) and nothing of ROOT is written.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from kobox.depot.names import MODULE_SUFFIXES
+from kobox.depot.tree import release_of
+from kobox.image import list_images
 
 Timing = tuple[float, float]
 """Wall-clock and processor seconds."""
@@ -68,9 +73,9 @@ def copy_tree(source: Path, target: Path, kind: str | None) -> None:
     """The modules and kbuild's own files, linked or compressed."""
     for path in sorted(source.rglob("*")):
         copy = target / path.relative_to(source)
-        if path.suffix == ".ko":
+        if path.name.endswith(MODULE_SUFFIXES):
             copy.parent.mkdir(parents=True, exist_ok=True)
-            if kind is None:
+            if kind is None or path.suffix != ".ko":
                 try:
                     os.link(path, copy)
                 except OSError:
@@ -81,21 +86,37 @@ def copy_tree(source: Path, target: Path, kind: str | None) -> None:
         shutil.copy(source / name, target / name)
 
 
+def sources(root: Path | None, release: str | None) -> list[tuple[Path, str]]:
+    """What to measure: (root, release) as asked, else of every added image with modules."""
+    if root is not None:
+        return [(root.absolute(), release or release_of(root))]
+    found = [(Path(image.root), image.release) for image in list_images() if image.modules]
+    if not found:
+        raise SystemExit("no image with modules was added: kobox kernel add --debian, or name a ROOT")
+    return found
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path)
+    parser.add_argument("root", type=Path, nargs="?")
     parser.add_argument("release", nargs="?")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compressed", choices=sorted(COMPRESSORS))
     args = parser.parse_args()
-    release = args.release or next(iter(os.listdir(args.root / "lib/modules")))
-    with tempfile.TemporaryDirectory(prefix="kobox-bench-", dir=args.root.parent) as folder:
+    for root, release in sources(args.root, args.release):
+        measure(root, release, args.rounds, args.compressed)
+    return 0
+
+
+def measure(source: Path, release: str, rounds: int, kind: str | None) -> None:
+    """All rows of one tree."""
+    with tempfile.TemporaryDirectory(prefix="kobox-bench-", dir=source.parent) as folder:
         root, cache = Path(folder) / "root", Path(folder) / "cache"
         tree, their_tree = root / "lib/modules" / release, Path(folder) / "kmod/lib/modules" / release
         for target in (tree, their_tree):  # one each: kobox notices files that somebody else wrote
             target.mkdir(parents=True)
-        copy_tree(args.root / "lib/modules" / release, tree, args.compressed)
+        copy_tree(source / "lib/modules" / release, tree, kind)
         shutil.copytree(tree, their_tree, copy_function=os.link, dirs_exist_ok=True)
         modules = sorted(str(path) for path in tree.rglob("*.ko*"))
         kobox = [sys.executable, "-m", "kobox"]
@@ -111,20 +132,18 @@ def main() -> int:
             changed.unlink()
             changed.write_bytes(data)
 
-        kind = args.compressed or "plain"
+        what = changed.suffix.removeprefix(".ko") or "plain"
         theirs = ["depmod", "-b", str(Path(folder) / "kmod"), release]
-        print(
-            f"{len(modules)} {kind} modules, {len(os.sched_getaffinity(0))} processors, load {os.getloadavg()[0]:.1f}"
-        )
-        pair(f"depmod, {kind}, nothing remembered", theirs, [*kobox, "depmod", *where], args.rounds, forget, cache)
-        pair("depmod, one module changed", theirs, [*kobox, "depmod", *where], args.rounds, change, cache)
-        pair("depmod, nothing changed", theirs, [*kobox, "depmod", *where], args.rounds, lambda: None, cache)
+        processors, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+        print(f"{len(modules)} {what} modules of {release}, {processors} processors, load {load:.1f}")
+        pair(f"depmod, {what}, nothing remembered", theirs, [*kobox, "depmod", *where], rounds, forget, cache)
+        pair("depmod, one module changed", theirs, [*kobox, "depmod", *where], rounds, change, cache)
+        pair("depmod, nothing changed", theirs, [*kobox, "depmod", *where], rounds, lambda: None, cache)
         every = [*kobox, "modinfo", "--json", "--all", "-b", str(root), "-k", release]
         one_field = ["modinfo", "-F", "depends", *modules]
-        pair("modinfo --json of all (kmod: one field)", one_field, every, args.rounds, lambda: None, cache)
+        pair("modinfo --json of all (kmod: one field)", one_field, every, rounds, lambda: None, cache)
         lines = [*kobox, "modinfo", *modules]
-        pair("modinfo of all, as lines", ["modinfo", *modules], lines, args.rounds, lambda: None, cache)
-    return 0
+        pair("modinfo of all, as lines", ["modinfo", *modules], lines, rounds, lambda: None, cache)
 
 
 if __name__ == "__main__":

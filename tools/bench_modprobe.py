@@ -1,7 +1,8 @@
-"""Time kobox's modprobe beside the installed kmod's: ``python -m tools.bench_modprobe ROOT [RELEASE]``.
+"""Time kobox's modprobe beside the installed kmod's: ``python -m tools.bench_modprobe [ROOT [RELEASE]]``.
 
-Whole processes, in turns, best and median of several runs; then look-ups through the Python API. ROOT holds
-``lib/modules/RELEASE`` with its indexes. The goals stand in the table; they are for an idle machine.
+Whole processes, in turns, best and median of several runs; then look-ups through the Python API. Without ROOT every
+kernel image that was added is taken in turn. Its modules are linked and indexed elsewhere first. The goals stand in
+the table; they are for an idle machine.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from kobox.depot.depmod import DepmodOptions, depmod
 from kobox.depot.systems import open_system
-from kobox.depot.tree import release_of
+from tools.bench_depot import copy_tree, sources
 
 ROUNDS = 15
 LOOKUPS = 100_000
@@ -56,15 +59,25 @@ def concrete_names(directory: str, count: int) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("root", help="the root directory")
+    parser.add_argument("root", type=Path, nargs="?", help="the root directory; else every added image's")
     parser.add_argument("release", nargs="?", help="the release, if there are several")
     args = parser.parse_args()
-    root = os.path.abspath(args.root)
-    release = args.release or release_of(root)
+    for source, release in sources(args.root, args.release):
+        with tempfile.TemporaryDirectory(prefix="kobox-bench-", dir=source.parent) as root:
+            tree = Path(root) / "lib/modules" / release
+            tree.mkdir(parents=True)
+            copy_tree(source / "lib/modules" / release, tree, None)
+            depmod(DepmodOptions(str(tree), release))
+            measure(root, release)
+    return 0
+
+
+def measure(root: str, release: str) -> None:
+    """All rows of one indexed root."""
     base = ["-d", root, "-S", release]
     kobox = [str(Path(sys.executable).with_name("kobox")), "modprobe", *base]
     kmod = ["modprobe", *base]
-    print(f"{'':<34} {'kobox ms, best, median':>17}   {'kmod':>17}   goal")
+    print(f"{release:<34} {'kobox ms, best, median':>17}   {'kmod':>17}   goal")
     for name, words, goal in (
         ("modprobe --show-depends btrfs", ["--show-depends", "btrfs"], "60"),
         ("modprobe -R pci:…", ["-R", "pci:v00008086d00001533sv00sd00bc02sc00i00"], ""),
@@ -78,7 +91,6 @@ def main() -> int:
     print(f"{'alias tables into memory':<34} {timed(system.tree.keep_aliases_in_memory):8.1f}")
     looked_up = timed(lambda: list(map(resolver.lookup, names)))
     print(f"{'100,000 alias look-ups, Python API':<34} {looked_up:8.1f}   goal 1000")
-    return 0
 
 
 if __name__ == "__main__":
