@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from kobox.abi.errno_names import MODULE_MEANINGS, NUMBERS, name_of
 from kobox.verdict.faults import vermagic_words, word_text
-from kobox.verdict.records import Verdict
+from kobox.verdict.records import Note, Reason, Verdict
 from kobox.verdict.render import VERSION, as_data, text_lines
 from kobox.verdict.texts import ENTRIES, INIT, Cause, Entry
 
@@ -163,11 +163,15 @@ def _likely(cause: Cause, words: Mapping[str, str], verdicts: Sequence[Verdict],
     proven = [
         f"{verdict.file} on {verdict.target}: {reason.text}"
         for verdict in verdicts
-        for reason in verdict.reasons
+        for reason in _said(verdict)
         if reason.rule in cause.rules
     ] or [fact.text for fact in facts if fact.rule and fact.rule in cause.rules]
     tell = tuple(line.format_map(words) for line in cause.tell)
     return Likely(cause.text.format_map(words), cause.fix.format_map(words), tell, cause.rules, tuple(proven))
+
+
+def _said(verdict: Verdict) -> list[Reason | Note]:
+    return [*verdict.reasons, *verdict.notes]
 
 
 def _of_vermagic(about: Mapping[str, tuple[str, ...]]) -> list[str]:

@@ -155,9 +155,11 @@ class Judging:
             self.facts |= {"vermagic": view.info("vermagic"), "license": view.info("license")}
         if not raw:
             self.step = "modprobe"
-            reasons, notes = self.session.modprobe_reasons(self.name)
+            reasons, notes = self.session.modprobe_reasons(self.name, self.subject.file)
             self.reasons += reasons
             self.notes += notes
+            if self.subject.compression is not None:
+                self.note("compressed", f"{self.subject.compression}: whoever loads it must unpack it, as kmod does")
             if self.session.files.is_builtin(self.name):
                 self.note("builtin", f"{self.name} is part of this kernel: modprobe {self.name} loads nothing")
         sound = all(fault.check in READABLE for fault in faults)

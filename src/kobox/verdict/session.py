@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
-from os.path import dirname
 
 from kobox.depot.commands import FAILS, SUCCEEDS, command_effect
 from kobox.depot.rules import Rules as ConfigRules
@@ -60,10 +60,10 @@ class Session:
         given = params.command_line_settings(self.host.cmdline, name)
         return [(text, "the kernel command line") for text in given]
 
-    def modprobe_reasons(self, name: str) -> tuple[list[Reason], list[Note]]:
-        """What configuration has against ``modprobe NAME``."""
+    def modprobe_reasons(self, name: str, file: str) -> tuple[list[Reason], list[Note]]:
+        """What configuration and indexes have against ``modprobe NAME`` loading this file."""
         reasons: list[Reason] = []
-        notes: list[Note] = []
+        notes: list[Note] = self._index_notes(name, file)
         rules = self._config
         if rules is None:
             return reasons, notes
@@ -80,6 +80,18 @@ class Session:
                 text = f"blacklist {line.module} ({line.place}): no device loads it by an alias; modprobe {name} does"
                 notes.append(Note("blacklist", text))
         return reasons, notes
+
+    def _index_notes(self, name: str, file: str) -> list[Note]:
+        """A file of the tree that modprobe does not know, or knows another file instead of."""
+        tree = self.host.tree
+        if self.host.system is None or tree is None or not os.path.realpath(file).startswith(tree.directory + "/"):
+            return []
+        known = tree.find(name)
+        if known is None:
+            return [Note("not-indexed", f"modprobe does not know it: depmod has not seen it in {tree.directory}")]
+        if os.path.realpath(known) != os.path.realpath(file):
+            return [Note("shadowed", f"modprobe {name} loads another file: {known}")]
+        return []
 
     def depend(self, name: str) -> tuple[Verdict | None, str]:
         """Have a module loaded that another one needs: its verdict, and its file. None: there is no file, or it is
@@ -113,15 +125,34 @@ def judge_files(
 ) -> list[Verdict]:
     """Every file on every kernel, each on its own; ``before`` are files that are loaded first, in this order."""
     found = []
+    hosts = list(hosts)
     subjects = [(file, read_subject(file)) for file in files]
     first = [read_subject(file) for file in before]
     for host in hosts:
         for file, subject in subjects:
-            session = Session(host, [dirname(file)])
+            session = Session(host, [os.path.dirname(file)])
             for other in first:
                 session.load(other)
-            found.append(session.load(subject, parameters, flags, alone=alone))
+            verdict = session.load(subject, parameters, flags, alone=alone)
+            found.append(_with_other_kernels(verdict, [other for other in hosts if other is not host]))
     return found
+
+
+def _with_other_kernels(verdict: Verdict, others: Sequence[Host]) -> Verdict:
+    """Missing symbols with those of the other kernels that have them."""
+    reasons = []
+    for reason in verdict.reasons:
+        if reason.rule == "symbol-missing" and others:
+            items = [item | {"elsewhere": _who_has(str(item["symbol"]), others)} for item in map(dict, reason.items)]
+            there = list(dict.fromkeys(label for item in items for label in item["elsewhere"]))
+            text = f"{reason.text}; {', '.join(there)} has some of them" if there else reason.text
+            reason = reason._replace(items=tuple(items), text=text)
+        reasons.append(reason)
+    return verdict._replace(reasons=tuple(reasons))
+
+
+def _who_has(symbol: str, hosts: Sequence[Host]) -> list[str]:
+    return [host.label for host in hosts if host.kernel.export(symbol) is not None]
 
 
 def read_subject(path: str) -> Subject:

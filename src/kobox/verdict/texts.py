@@ -725,6 +725,7 @@ ENTRIES: tuple[Entry, ...] = (
                 "the name is misspelt, or the parameter went away with a newer version",
                 "take it out of the command line or /etc/modprobe.d",
                 ("modinfo -p {file}", "grep -r '{parameter}' /etc/modprobe.d /proc/cmdline"),
+                ("unknown-parameter",),
             ),
         ),
         "log",

@@ -96,7 +96,7 @@ def test_every_entry_of_the_table_is_recognised_in_some_paste() -> None:
 
 def test_the_table_names_only_what_there_is() -> None:
     keys = {entry.key for entry in ENTRIES}
-    rules = set(FIXES) | {"builtin", "module-missing"}
+    rules = set(FIXES) | {"builtin", "module-missing", "unknown-parameter"}
     for entry in ENTRIES:
         assert set(entry.explains) <= keys
         assert entry.causes
@@ -191,3 +191,10 @@ def test_the_answer_as_json_is_what_the_schema_says(image: Image) -> None:
     for text in PASTED:
         assert problems(advice_json(advise(matches(text), text, [verdict])), "explain.schema.json", "advice") == []
     assert problems(advice_json(explain("what?")), "explain.schema.json", "advice") == []
+
+
+def test_a_note_of_a_verdict_explains_a_harmless_line(image: Image) -> None:
+    verdict = session(image).load(subject(fitting("x")))
+    text = "[ 1.0] x: module verification failed: signature and/or required key missing - tainting kernel"
+    (answer,) = advise(matches(text), text, [verdict]).answers
+    assert [bool(cause.proven) for cause in answer.causes] == [True, False]

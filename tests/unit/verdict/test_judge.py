@@ -15,8 +15,9 @@ from depot_roots import DepotRoot
 from image_builders import RELEASE
 from kobox.depot.systems import open_system
 from kobox.image import Image
+from kobox.link import Export, Exports
 from kobox.verdict.records import Reason, Verdict
-from kobox.verdict.session import FORCE
+from kobox.verdict.session import FORCE, judge_files
 from signing import ec_identity, make_identity, signed
 from verdict_kernels import CONFIG, VERMAGIC, crc, fitting, session, small_image, subject, using
 
@@ -397,6 +398,30 @@ def test_modprobe_s_configuration_counts_too(image: Image, tmp_path: Path) -> No
 
 def test_options_of_the_command_line_reach_the_module(image: Image) -> None:
     assert rules(judge(image, parametrised(), "par.number=zz")) == ["parameter"]
+
+
+def test_a_file_of_the_tree_that_depmod_has_not_seen_or_another_one_hides_is_noted(
+    image: Image, tmp_path: Path
+) -> None:
+    opened = system(tmp_path, "")
+    for name in ("new", "other"):
+        path = tmp_path / f"lib/modules/{RELEASE}/updates/{name}.ko"
+        path.parent.mkdir(exist_ok=True)
+        fitting(name).write(path)
+        verdict = session(image, system=opened).load(subject(fitting(name), str(path)))
+        assert verdict.loads
+        assert {"new": "not-indexed", "other": "shadowed"}[name] in notes(verdict)
+
+
+def test_a_symbol_that_another_of_the_kernels_has_is_said_to_be_there(image: Image, tmp_path: Path) -> None:
+    using("u", "nowhere").write(tmp_path / "u.ko")
+    host, other = session(image).host, session(image).host
+    other.label = "the other"
+    other.kernel = Exports("kernel", {"nowhere": Export("nowhere", 1), "module_layout": Export("module_layout", 2)})
+    first, second = judge_files([str(tmp_path / "u.ko")], [host, other])
+    assert first.reasons[0].items[0] == {"symbol": "nowhere", "elsewhere": ["the other"]}
+    assert "the other has some of them" in first.reasons[0].text
+    assert second.loads
 
 
 def test_a_module_that_the_kernel_has_inside_is_noted(image: Image, tmp_path: Path) -> None:
