@@ -123,7 +123,8 @@ def _explain_text(args: argparse.Namespace) -> int:
     if hosts:
         from kobox.verdict.concrete import Kernels, judge_named
 
-        verdicts = _judge(args, files, hosts, "") if files else judge_named(matched, hosts)
+        args.insmod = args.insmod or "insmod" in text  # the tool that failed brings nothing with it
+        verdicts = _judge(args, files, hosts, "") if files else judge_named(matched, hosts, alone=args.insmod)
         lookup = Kernels(hosts)
     advice = advise(matched, text, verdicts, lookup)
     if args.json:
@@ -219,7 +220,9 @@ def _is_file(question: str) -> bool:
 
 
 def _is_text(question: str) -> bool:
-    return " " in question.strip() or "\n" in question or question == "-" or _ERRNO.fullmatch(question) is not None
+    if _ERRNO.fullmatch(question) or question == "-":
+        return True
+    return any(map(str.isspace, question.strip())) and not _PARAMETER.match(question) and not _is_file(question)
 
 
 _ERRNO = re.compile(r"-?E[A-Z0-9]{3,}")
@@ -227,7 +230,7 @@ _PARAMETER = re.compile(r"[A-Za-z0-9_.-]+(=|$)")
 
 _KINDS = (
     _Kind(lambda args: args.upgrade is not None, _explain_upgrade),
-    _Kind(lambda args: bool(args.question) and _is_text(args.question[0]), _explain_text),
+    _Kind(lambda args: any(map(_is_text, args.question)), _explain_text),
     _Kind(lambda args: any(_is_file(question) for question in args.question), _explain_files),
     _Kind(lambda args: bool(args.question), _explain_names),
 )

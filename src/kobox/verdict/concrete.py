@@ -16,18 +16,19 @@ _MOST = 8
 """Names of one kind that are looked up: a log may hold hundreds."""
 
 
-def judge_named(matched: Iterable[Match], hosts: Sequence[Host]) -> list[Verdict]:
-    """Files that the text names, or else modules of the tree of that name, held against the kernels."""
+def judge_named(matched: Iterable[Match], hosts: Sequence[Host], *, alone: bool = False) -> list[Verdict]:
+    """Files that the text names, or else modules of the tree of that name, held against the kernels; ``alone``: as
+    insmod loads them."""
     names = [about for entry, about in matched if not entry.harmless]
     paths = [path for about in names for path in about.get("file", ()) if os.path.isfile(path)]
     if paths:
-        return judge_files(dict.fromkeys(paths), hosts)
+        return judge_files(dict.fromkeys(paths), hosts, alone=alone)
     verdicts: list[Verdict] = []
     for host in hosts:
         files = ModuleFiles((), host.tree)
         modules = dict.fromkeys(name for about in names for name in (*about.get("module", ()), *about.get("file", ())))
         found = [path for name in list(modules)[:_MOST] if (path := files.file_of(_plain(name))) is not None]
-        verdicts += judge_files(found, [host])
+        verdicts += judge_files(found, [host], alone=alone)
     return verdicts
 
 

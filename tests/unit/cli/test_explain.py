@@ -78,7 +78,7 @@ def test_parameters_may_follow_a_file(root: Path, capsys: pytest.CaptureFixture[
     said = capsys.readouterr().out
     assert "par: `zz' invalid for parameter `number'" in said
     assert "it has no parameter 'odd'" in said
-    assert main(["explain", "./par.ko", "--root", str(root), "what is this"]) == 2
+    assert main(["explain", "./par.ko", "--root", str(root), "./nothing.ko"]) == 2
 
 
 def test_the_json_is_what_its_schema_says(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,6 +142,19 @@ def test_a_text_with_a_file_is_made_concrete(root: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().out
     assert "cause found:" in said
     assert "./bad.ko: does not load" in said
+
+
+def test_a_file_that_the_text_names_is_judged_as_the_tool_that_failed_loads_it(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitting("giver").export("given", crc=9).write(Path("giver.ko"))
+    using("taker", "given", depends="giver").version("given", 9).write(Path("taker.ko"))
+    text = "insmod: ERROR: could not insert module taker.ko: Unknown symbol in module"
+    assert main(["explain", text, "--image", kernel(root)]) == 0
+    assert "brings no dependencies" in capsys.readouterr().out.partition("cause found:")[2]
+    assert main(["explain", "./taker.ko", text, "--image", kernel(root), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [reason["rule"] for reason in answer["verdicts"][0]["reasons"]] == ["dependency-not-loaded"]
 
 
 def test_a_log_is_read_from_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
