@@ -37,13 +37,13 @@ class _Group:
         self.longer: tuple[int, ...] = ()
         self.patterns = patterns
         self.small = len(patterns) <= _LARGE
-        self._free: list[int] = []
-        self._anchors: list[tuple[str, list[tuple[int, dict[str, list[int]]]]]] = []
         if not self.small:
             self._find_anchors()
 
     def _find_anchors(self) -> None:
         """Sort the patterns by their anchors: by what these begin with, cut to few sizes so that slices find them."""
+        self._free: list[int] = []
+        self._anchors: list[tuple[str, list[tuple[int, dict[str, list[int]]]]]] = []
         pieces = [_pieces(pattern) for pattern, _ in self.patterns]
         uses = Counter(chain.from_iterable(pieces))
         anchors: dict[str, list[int]] = {}

@@ -20,7 +20,7 @@ from kobox.errors import UsageError
 MODULE_DIRECTORIES: tuple[str, ...] = ("lib/modules", "usr/lib/modules")
 """Where releases are looked for below a root, in this order."""
 _MANY_SEARCHES = 100
-"""After so many questions an alias index is loaded into memory: by then they took as long as loading does."""
+"""After so many questions an index is loaded into memory: by then they took as long as loading does."""
 
 
 class DepLine(NamedTuple):
@@ -58,6 +58,7 @@ class ModuleTree:
         self.directory = next((path for path in paths if os.path.isdir(path)), paths[0])
         self._open: dict[str, IndexFile] = {}
         self._tables: dict[str, AliasTable] = {}
+        self._values: dict[str, dict[str, str]] = {}
         self._searches: dict[str, int] = {}
 
     @classmethod
@@ -67,7 +68,7 @@ class ModuleTree:
         tree = cls.__new__(cls)
         tree.root, tree.directory = "", path
         tree.release = path.rstrip("/").rpartition("/")[2]
-        tree._open, tree._tables, tree._searches = {}, {}, {}
+        tree._open, tree._tables, tree._values, tree._searches = {}, {}, {}, {}
         return tree
 
     def __enter__(self) -> ModuleTree:
@@ -85,6 +86,7 @@ class ModuleTree:
             index.close()
         self._open.clear()
         self._tables.clear()
+        self._values.clear()
         self._searches.clear()
 
     def path(self, name: str) -> str:
@@ -119,8 +121,8 @@ class ModuleTree:
         index = self.index("modules.dep")
         if index is None:
             return self._text_deps.get(name)
-        found = index.lookup(name)
-        return _dep_line(found[0].value) if found else None
+        line = self._exactly("modules.dep", index, name)
+        return None if line is None else _dep_line(line)
 
     def all_deps(self) -> Iterator[tuple[str, DepLine]]:
         """(module name, line) of every module, in the order of modules.dep."""
@@ -146,7 +148,9 @@ class ModuleTree:
     def is_builtin(self, name: str) -> bool:
         """Whether a module (normalised name) is part of the kernel image."""
         index = self.index("modules.builtin")
-        return bool(index.lookup(name)) if index is not None else name in self._text_builtins
+        if index is None:
+            return name in self._text_builtins
+        return self._exactly("modules.builtin", index, name) is not None
 
     def builtins(self) -> Iterator[str]:
         """Names of all built-in modules, in alphabetical order."""
@@ -205,19 +209,37 @@ class ModuleTree:
             return [entry.value for entry in table.search(key)]
         index = self.index(name)
         if index is not None:
-            self._searches[name] = searches = self._searches.get(name, 0) + 1
-            if searches == _MANY_SEARCHES:
+            if self._is_asked_often(name):
                 self._tables[name] = AliasTable(index)
             return [entry.value for entry in index.search_wild(key)]
         found = [entry for pattern, entry in self._text_aliases(name) if wildcard(pattern).fullmatch(key)]
         return [entry.value for entry in in_kmod_order(found)]
 
-    def keep_aliases_in_memory(self) -> None:
-        """Load the alias indexes now: for thousands of look-ups, which would load them after the first hundreds."""
+    def _exactly(self, name: str, index: IndexFile, key: str) -> str | None:
+        """The first value that an index has for a key."""
+        values = self._values.get(name)
+        if values is None:
+            if self._is_asked_often(name):
+                self._values[name] = _first_values(index)
+            found = index.lookup(key)
+            return found[0].value if found else None
+        return values.get(key)
+
+    def _is_asked_often(self, name: str) -> bool:
+        """Count a question; true for the one at which it pays to load the index."""
+        self._searches[name] = searches = self._searches.get(name, 0) + 1
+        return searches == _MANY_SEARCHES
+
+    def keep_in_memory(self) -> None:
+        """Load names and aliases now: for thousands of look-ups, which would load them after the first hundred."""
         for name in ("modules.alias", "modules.builtin.alias"):
             index = self.index(name)
             if index is not None and name not in self._tables:
                 self._tables[name] = AliasTable(index)
+        for name in ("modules.dep", "modules.builtin"):
+            index = self.index(name)
+            if index is not None and name not in self._values:
+                self._values[name] = _first_values(index)
 
     @cached_property
     def _text_deps(self) -> dict[str, DepLine]:
@@ -292,6 +314,13 @@ def release_of(root: str | os.PathLike[str], moduledir: str | None = None, hint:
     if len(found) > 1:
         raise UsageError(f"{os.fspath(root) or '/'}: has several releases: {', '.join(found)}", hint=hint)
     return found[0]
+
+
+def _first_values(index: IndexFile) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for key, entry in index.dump():
+        values.setdefault(key, entry.value)
+    return values
 
 
 def _dep_line(line: str) -> DepLine:

@@ -88,7 +88,7 @@ def test_the_release_of_is_found_and_several_are_named(tmp_path: Path) -> None:
 def test_aliases_kept_in_memory_answer_alike(root: DepotRoot) -> None:
     with ModuleTree(root.path, RELEASE) as tree:
         before = tree.modules_of_alias("fs_fxo")
-        tree.keep_aliases_in_memory()
+        tree.keep_in_memory()
         assert tree.modules_of_alias("fs_fxo") == before
 
 
@@ -98,6 +98,9 @@ def test_the_thousandth_look_up_answers_as_the_first(root: DepotRoot) -> None:
         assert first
         assert all(tree.modules_of_alias("fs_fxo") == first for _ in range(1000))
         assert "modules.alias" in tree._tables
+        line = tree.dep_line("bar")
+        assert line == DepLine("kernel/lib/bar.ko", ())
+        assert all(tree.dep_line("bar") == line and tree.dep_line("nosuch") is None for _ in range(1000))
 
 
 def test_an_empty_index_counts_as_none(root: DepotRoot) -> None:
