@@ -162,6 +162,8 @@ def run_case(case: Case, boot: Boot, root: Path, modules: Path | None) -> Outcom
         return Outcome(case["id"], case["group"], waits=waits)
     began = time.perf_counter()
     files = Files(CaseFiles(root, modules, case.get("recipes") or {}))
+    if hasattr(boot, "waits_for") and (waits := boot.waits_for(case, files.read)):
+        return Outcome(case["id"], case["group"], waits=waits)
     differences: list[Difference] = []
     broken = ""
     previous = signal.signal(signal.SIGALRM, _alarm)

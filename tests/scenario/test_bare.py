@@ -410,7 +410,7 @@ def test_run_reports_a_life_on_bare(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert report.ok
     assert report.dependencies == ("exporter",)
     assert report.as_data()["tainted"] == OOT_UNSIGNED
-    assert [name for name, _ in report.steps][:3] == ["signature", "check", "name"]
+    assert [name for name, _ in report.steps][:4] == ["signature", "check", "allocate", "name"]
 
 
 def test_run_takes_bare_when_no_image_was_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,3 +449,44 @@ def test_hlt_waits_for_the_next_tick(kernel: BareKernel) -> None:
     kernel.reset()
     with pytest.raises(TaskDied, match="interrupts off"):
         kernel.insmod(example("hostile/halt"), irqs_off=True)
+
+
+def test_sysfs_has_notes_sections_and_attributes_with_the_kernel_s_modes(kernel: BareKernel) -> None:
+    kernel.insmod(example("exporter"))
+    kernel.insmod(example("user"))
+    base = "/sys/module/exporter"
+    modes = {
+        name: kernel.files.status(f"{base}/{name}").mode & 0o7777 for name in ("refcnt", "uevent", "sections/.text")
+    }
+    assert modes == {"refcnt": 0o444, "uevent": 0o200, "sections/.text": 0o400}
+    assert kernel.read(f"{base}/notes/.note.gnu.build-id")[12:16] == b"GNU\0"
+    assert kernel.files.readlink(f"{base}/holders/user") == "../../user"
+
+
+def test_an_open_attribute_of_an_unloaded_module_is_no_device_any_more(kernel: BareKernel) -> None:
+    kernel.insmod(example("hello"))
+    descriptor = kernel.files.open("/sys/module/hello/refcnt")
+    kernel.rmmod("hello")
+    with pytest.raises(Errno) as refused:
+        kernel.files.read_from(descriptor, 10)
+    assert refused.value.number == errno.ENODEV
+
+
+def test_udev_would_hear_of_modules_that_come_and_go(kernel: BareKernel) -> None:
+    kernel.insmod(example("hello"))
+    kernel.rmmod("hello")
+    assert [event[0] for event in kernel.guest.uevents] == ["add@/module/hello", "remove@/module/hello"]
+
+
+@pytest.mark.parametrize(("flags", "number"), [(8, errno.EINVAL), (4, errno.EOPNOTSUPP)])
+def test_flags_that_the_kernel_does_not_know_are_refused_first(kernel: BareKernel, flags: int, number: int) -> None:
+    with pytest.raises(Errno) as refused:
+        kernel.init_module(b"no module", flags=flags)
+    assert refused.value.number == number
+
+
+def test_the_first_forced_taint_ends_the_debugging_of_locks_once(kernel: BareKernel) -> None:
+    kernel.init_module(example("hello").read_bytes(), flags=1)
+    kernel.rmmod("hello")
+    kernel.init_module(example("hello").read_bytes(), flags=1)
+    assert said(kernel).count("Disabling lock debugging due to kernel taint") == 1

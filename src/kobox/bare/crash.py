@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from kobox.abi.traps import PF, Trap
+from kobox.bare.calls import RETURN_NAME
 from kobox.bare.guest import BareGuest
 from kobox.kernel.tasks import JobTimeout, TaskDied
 from kobox.machine.machine import DIVIDE, INVALID_OPCODE, PAGE_FAULT, RIP
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 _WALKED = (("PGD", 0), ("P4D", 0))
 _UD2 = b"\x0f\x0b"
 _DIE_FLAGS = "PREEMPT SMP NOPTI"
-_HARDWARE = "kobox bare kernel"
+_CR4 = 0x6F0
+"""As a kernel sets it on the CPU that the model describes."""
 _BUGFLAG_WARNING, _BUGFLAG_NO_CUT_HERE = 1, 8
 _DIED, _WARNED, _SOFT_LOCKUP = 7, 9, 14
 
@@ -113,7 +115,8 @@ class CrashHandler:
         self._first = self._first or oops
         self._log(klog.kernel_text(oops, first=self._first))
         guest.tainted |= 1 << _DIED
-        if guest.clock.in_timer:
+        guest.stop_debugging_locks()
+        if guest.clock.in_timer or vector == Trap.BP:
             guest.panic("Fatal exception in interrupt")
         raise TaskDied(oops.title)
 
@@ -140,8 +143,8 @@ class CrashHandler:
         guest = self._guest
         witness = Witness(guest)
         version = guest.data.banner.partition(" SMP ")[2].split(" ", 1)[-1].rpartition(" (")[0]
-        banner = Banner(0, 100, 0, guest.comm, guest.tainted, guest.data.release, f"#1  {version}", _HARDWARE)
-        control = ControlRegisters(gs=guest.percpu_area, cr2=cr2)
+        banner = Banner(0, 100, 0, guest.comm, guest.tainted, guest.data.release, f"#1  {version}", _hardware())
+        control = ControlRegisters(gs=guest.percpu_area, cr2=cr2, cr4=_CR4)
         linked = tuple(LinkedIn(module.name, _flags(guest, module)) for module in guest.modules.loaded)
         return Scene(
             witness,
@@ -156,7 +159,15 @@ class CrashHandler:
 
     def _log(self, lines: Iterable[Line]) -> None:
         for level, text in lines:
-            self._guest.log.write(level, text)
+            if not text.startswith(f" {RETURN_NAME}+"):  # where Python called: no part of the kernel's stack
+                self._guest.log.write(level, text)
+
+
+def _hardware() -> str:
+    from kobox.machine.cpu_model import load_model
+
+    board = load_model().board
+    return f"{board.vendor} {board.product}, BIOS {board.bios_version} {board.bios_date}"
 
 
 def _flags(guest: BareGuest, module: LoadedModule) -> str:

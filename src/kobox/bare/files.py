@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from kobox import link
 from kobox.bare.devices import OpenDevice
 from kobox.bare.guest import WINDOW, BareGuest
 from kobox.bare.modules import LoadedModule, ParameterMemory, modules_text, set_by_module
@@ -14,6 +15,8 @@ from kobox.elf.constants import SHT
 from kobox.errors import Errno
 from kobox.kernel import params
 from kobox.kernel.files import DirEntry, Status
+from kobox.link.resolve import symbol_name
+from kobox.machine.memory import PAGE_SIZE
 
 _ACCMODE, _WRONLY = 3, 1
 _CHUNK = 1 << 16
@@ -26,8 +29,8 @@ _ROOT_FOLDERS = ("dev", "proc", "sys")
 class _Text:
     """An open file that is no device: its content of when it was opened, and where it stands."""
 
-    def __init__(self, path: str, content: bytes) -> None:
-        self.path, self.content, self.at = path, content, 0
+    def __init__(self, path: str, content: bytes, module: LoadedModule | None) -> None:
+        self.path, self.content, self.module, self.at = path, content, module, 0
 
 
 class BareFiles:
@@ -47,7 +50,7 @@ class BareFiles:
             node = self._node(path)
             if isinstance(node, tuple):
                 raise Errno(errno.EISDIR, path)
-            opened = _Text(path, b"" if flags & _ACCMODE == _WRONLY else node())
+            opened = _Text(path, b"" if flags & _ACCMODE == _WRONLY else node(), self._owner(path))
         number = next(n for n in range(_FIRST_DESCRIPTOR, 1 << 16) if n not in self._open)
         self._open[number] = opened
         return number
@@ -61,6 +64,7 @@ class BareFiles:
     def read_from(self, descriptor: int, size: int) -> bytes:
         opened = self._get(descriptor)
         if isinstance(opened, _Text):
+            self._still_there(opened)
             data = opened.content[opened.at : opened.at + size]
             opened.at += len(data)
             return data
@@ -71,7 +75,8 @@ class BareFiles:
     def write_to(self, descriptor: int, data: bytes) -> int:
         opened = self._get(descriptor)
         if isinstance(opened, _Text):
-            return self._store(opened.path, data)
+            self._still_there(opened)
+            return self._store(opened.path, data) if data else 0
         data = data[: WINDOW[1]]
         self._guest.write(WINDOW[0], data)
         count: int = self._drive(self._guest.devices.transfer(opened, "write", WINDOW[0], len(data)))
@@ -95,6 +100,15 @@ class BareFiles:
         self._guest.write(WINDOW[0], argument)
         result: int = self._drive(self._guest.devices.ioctl(opened, request, WINDOW[0]))
         return result, self._guest.read(WINDOW[0], len(argument))
+
+    def _owner(self, path: str) -> LoadedModule | None:
+        """The module that a file in /sys/module belongs to."""
+        parts = path.strip("/").split("/")
+        return self._guest.modules.find(parts[2]) if parts[:2] == ["sys", "module"] and len(parts) > 2 else None
+
+    def _still_there(self, opened: _Text) -> None:
+        if opened.module is not None and opened.module not in self._guest.modules.loaded:
+            raise Errno(errno.ENODEV, opened.path)
 
     def _get(self, descriptor: int) -> OpenDevice | _Text:
         opened = self._open.get(descriptor)
@@ -206,7 +220,7 @@ class BareFiles:
                 ]
                 return tuple(sorted([*attributes, *folders, "uevent"]))
             case [name] if name in attributes:
-                return lambda: attributes[name].encode("utf-8", "surrogateescape") + b"\n"
+                return lambda: (attributes[name].encode("utf-8", "surrogateescape") + b"\n")[: PAGE_SIZE - 1]
             case ["uevent"]:
                 return lambda: b""
             case ["notes"] if notes:
@@ -265,8 +279,7 @@ class BareFiles:
             f"{address:016x} T {name}" for name, address in sorted(guest.symbols.made.items(), key=lambda row: row[1])
         ]
         for module in guest.modules.loaded:
-            if module.code is not None:
-                lines += [f"{address:016x} t {name}\t[{module.name}]" for name, address in module.code.names()]
+            lines += _symbols_of(module)
         return "".join(f"{line}\n" for line in lines).encode()
 
     # -- parameters -----------------------------------------------------------------------------------------------
@@ -315,3 +328,19 @@ class BareFiles:
         if result < 0:
             raise Errno(-result, path)
         return result
+
+
+def _symbols_of(module: LoadedModule) -> Iterator[str]:
+    """The lines of a module's symbols: those that outlive init, or all while it is there."""
+    view, layout = module.view, module.layout
+    table = link.symbol_table(view)
+    letters = link.symbol_letters(view, layout.flags, table.shndxs, table.infos)
+    numbers = range(1, len(letters)) if module.bases.get("init") else layout.kallsyms.kept[1:]
+    for number in numbers:
+        section, name = table.shndxs[number], symbol_name(view, table, number)
+        base = module.addresses[section] if section < len(module.addresses) else 0
+        letter = chr(letters[number])
+        exported = module.export(name)
+        shown = letter.upper() if exported is not None and not exported.gpl else letter
+        if section:
+            yield f"{base + table.values[number]:016x} {shown} {name}\t[{module.name}]"

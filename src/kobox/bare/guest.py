@@ -169,6 +169,7 @@ class BareGuest(Guest):
         """The kernel has stopped for good."""
         self.dead = why
         self.log.write(0, f"Kernel panic - not syncing: {why}")
+        self.log.write(0, "Kernel Offset: disabled")
         raise KernelDead(f"kernel panic: {why}", hint="reset() the kernel, or boot anew")
 
     def hold(self, lock: int) -> None:
@@ -200,7 +201,7 @@ class BareGuest(Guest):
         self._debugs_locks = False
 
     def uevent(self, action: str, module: str) -> None:
-        path = f"/module/{module}"
+        path = f"/module/{module.replace('/', '!')}"
         self.uevents.append([f"{action}@{path}", f"ACTION={action}", f"DEVPATH={path}", "SUBSYSTEM=module"])
 
     def settle(self) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from kobox.kernel.log import LogRecord
 
 _DEFAULT_LEVEL = 4
+_LINE_MAX = 991
+"""Bytes of a message that are kept, its level prefix included."""
 _SOH = 0x01
 
 
@@ -22,6 +24,7 @@ class BareLog:
     def printk(self, text: bytes) -> None:
         """One formatted message with its level prefix."""
         level, continues = _DEFAULT_LEVEL, False
+        text = text[:_LINE_MAX]
         while len(text) > 1 and text[0] == _SOH:
             mark, text = text[1:2], text[2:]
             if mark.isdigit() and mark < b"8":
@@ -40,6 +43,8 @@ class BareLog:
         self._open = not ended
 
     def write(self, level: int, text: str) -> None:
-        """A whole line."""
+        """A whole line, as with a level prefix of two bytes."""
         self._open = False
+        if len(text) > _LINE_MAX - 2:
+            text = text.encode("utf-8", "surrogateescape")[: _LINE_MAX - 2].decode("utf-8", "surrogateescape")
         self.records.append(LogRecord(len(self.records), self._now(), level, text))

@@ -28,13 +28,16 @@ from kobox.machine.memory import PAGE_SIZE
 if TYPE_CHECKING:
     from kobox.bare.guest import BareGuest
 
-IGNORE_MODVERSIONS, IGNORE_VERMAGIC = 1, 2
+IGNORE_MODVERSIONS, IGNORE_VERMAGIC, COMPRESSED_FILE = 1, 2, 4
 O_TRUNC = 0o1000
 _SIGNATURE_MARK = b"~Module signature appended~\n"
 _USER, _FORCED_RMMOD = 6, 3
 _NOP5 = b"\x0f\x1f\x44\x00\x00"
 _STATES = {"live": 0, "coming": 1, "going": 2, "unformed": 3}
 _TARGET_PREFIX = "param_ops_"
+_COPY_BASE = 0xFFFF_C900_0000_0000
+"""Where a kernel has its copy of the file while it loads; nothing is mapped here."""
+_MODULE_SPACE = 1 << 30
 
 
 class Step(NamedTuple):
@@ -180,6 +183,10 @@ class ModuleList:
         loading = _Loading(self, self._guest, operation)
         operation.done = True
         try:
+            if operation.flags & ~(IGNORE_MODVERSIONS | IGNORE_VERMAGIC | COMPRESSED_FILE):
+                raise Errno(errno.EINVAL, f"unknown flags {operation.flags:#x}")
+            if operation.flags & COMPRESSED_FILE:
+                raise Errno(errno.EOPNOTSUPP, "this kernel does not decompress modules")
             for name, step in _STEPS:
                 start = time.perf_counter()
                 step(loading)
@@ -214,11 +221,13 @@ class ModuleList:
             raise Errno(errno.EBUSY, f"{name} has no exit function: it is permanent")
         if module.refcount > 1 and not self._force(flags):
             raise Errno(errno.EAGAIN, f"{name} is in use")
+        if module.refcount == 1:
+            self.set_references(module, 0)
         self.set_state(module, "going")
         if module.exit:
             self._guest.call(module.exit)
         self._guest.settle()
-        self.last_unloaded = f"{name}{self.flags_text(module)}"
+        self.last_unloaded = f"{name}{self.flags_text(module, with_state=False)}"
         self._guest.uevent("remove", name)
         self.free(module)
         return 0
@@ -244,11 +253,15 @@ class ModuleList:
         module.state = state
         self._guest.view("module", module.address)["state"] = _STATES[state]
 
-    def flags_text(self, module: LoadedModule) -> str:
+    def set_references(self, module: LoadedModule, count: int) -> None:
+        """One more than users have: the one that says "may stay"."""
+        module.refcount = count
+
+    def flags_text(self, module: LoadedModule, with_state: bool = True) -> str:
         """``(OE+)`` as lists of modules show it."""
         from kobox.abi.taint import letters
 
-        mark = {"coming": "+", "going": "-"}.get(module.state, "")
+        mark = {"coming": "+", "going": "-"}.get(module.state, "") if with_state else ""
         text = letters(module.taints) + mark
         return f"({text})" if text else ""
 
@@ -317,7 +330,7 @@ class _Loading:
         self._say(
             link.check_modinfo(
                 view, self._guest.data.vermagic, rules, self._guest.tainted,
-                ignore_vermagic=bool(flags & IGNORE_VERMAGIC), spectre_v2=False,
+                ignore_vermagic=bool(flags & IGNORE_VERMAGIC), spectre_v2=True,
             )
         )  # fmt: skip
         link.enforce_rwx(view, rules)
@@ -332,16 +345,24 @@ class _Loading:
     def unsigned(self) -> None:
         self._say(link.unsigned_taint(self.view))
 
+    def allocate(self) -> None:
+        """Lay out; a module that no memory can hold ends here."""
+        self.layout = link.lay_out(self.view, self._modules.rules)
+        if sum(region.size for region in self.layout.regions.values()) > _MODULE_SPACE:
+            raise Errno(errno.ENOMEM, "no memory for a module of this size")
+
     def link(self) -> None:
-        """Lay out, bind, relocate; the regions are still Python's."""
+        """Bind, relocate; the regions are still Python's."""
         view, rules, guest, modules = self.view, self._modules.rules, self._guest, self._modules
         if view.sections[view.index.pcpu].size and view.index.pcpu:
             raise Errno(errno.ENOMEM, "the bare kernel has no per-CPU memory for modules")
-        self.layout = layout = link.lay_out(view, rules)
+        layout = self.layout
         for name, region in layout.regions.items():
             self._bases[name] = modules.area(region.size) if region.size else 0
         memory = layout.image(view)
         addresses = layout.addresses(self._bases)
+        for number in link.left_behind(view, layout):
+            addresses[number] = _COPY_BASE + view.sections[number].offset
         exporters: list[link.Exporter] = [modules.kernel, *modules.loaded]
         unversioned = link.has_unversioned_exports(view, rules)
         self._say(
@@ -473,6 +494,7 @@ _ORC = ("arch.orc_unwind_ip", "arch.orc_unwind")
 _STEPS: tuple[tuple[str, Callable[[_Loading], None]], ...] = (
     ("signature", _Loading.signature),
     ("check", _Loading.check),
+    ("allocate", _Loading.allocate),
     ("name", _Loading.name),
     ("unsigned", _Loading.unsigned),
     ("link", _Loading.link),

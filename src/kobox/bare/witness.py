@@ -64,7 +64,15 @@ class Witness:
             kernel = self._guest.symbols.at(address)
             return Symbol(*kernel) if kernel is not None else None
         found = code.symbol_at(address)
-        return Symbol(*found, code.name) if found is not None else None
+        if found is None:
+            return None
+        name, offset, _ = found
+        return Symbol(name, offset, self._extent(code, address - offset), code.name)
+
+    def _extent(self, code: ModuleCode, start: int) -> int:
+        """A symbol's size as the kernel says it: up to the next one, or to the end of the text it lies in."""
+        end = next((stop for first, stop in code.ranges if first <= start < stop), start)
+        return min((address for _, address in code.names() if start < address < end), default=end) - start
 
     def _code_at(self, address: int) -> ModuleCode | None:
         return next((code for code in self._codes if address in code), None)

@@ -7,7 +7,7 @@ the CPU, ``linked`` does all of it in one go.
 
 from kobox.link.findings import Finding, Level, LogLine, Refusal, Taint, TaintBit
 from kobox.link.gates import FILE_GATES, Against, Gate
-from kobox.link.kallsyms import Kallsyms, add_kallsyms
+from kobox.link.kallsyms import Kallsyms, add_kallsyms, symbol_letters
 from kobox.link.layout import MEMORIES, Layout, Region, lay_out, left_behind
 from kobox.link.linked import LinkedModule, link_module, link_tree, link_view
 from kobox.link.livepatch import VMLINUX
@@ -84,6 +84,7 @@ __all__ = [
     "simplify",
     "sort_extable",
     "sort_orc",
+    "symbol_letters",
     "symbol_table",
     "table_fields",
     "undefined",
