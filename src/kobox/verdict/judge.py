@@ -262,6 +262,7 @@ class Judging:
                 _GATE_REASONS[gate.name](self, view, now, refusal)
             else:
                 self.say(found)
+        self._note_what_is_forced(view)
         if view.info("vermagic") and not self.flags & IGNORE_VERMAGIC:
             self._note_other_release(view)
 
@@ -306,6 +307,18 @@ class Judging:
 
     def _protection(self, view: LoadView, kernel: link.Against, refusal: Refusal) -> None:
         self.refused("write-exec", refusal, "a section of it is both writable and executable")
+
+    def _note_what_is_forced(self, view: LoadView) -> None:
+        """What makes a lenient kernel load without looking, and taint itself (F)."""
+        if self._has("forced-load"):
+            return
+        unversioned = not view.index.vers and not view.index.vers_ext_crc
+        if unversioned and self.host.rules.modversions and self.host.kernel.export("module_layout"):
+            self.note(
+                "no-versions", "it has no symbol versions (__versions): the kernel takes it unchecked and taints (F)"
+            )
+        if view.info("vermagic") is None:
+            self.note("no-vermagic", "it has no vermagic: the kernel takes it unchecked and taints itself (F)")
 
     def _note_other_release(self, view: LoadView) -> None:
         magic, here = view.info("vermagic") or "", self.host.image.vermagic

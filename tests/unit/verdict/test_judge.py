@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import struct
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -152,6 +154,13 @@ def test_forced_loading_passes_over_versions_and_taints(image: Image) -> None:
     forced = judge(image, module, flags=FORCE)
     assert forced.loads
     assert forced.module_taint & 2
+
+
+def test_what_a_lenient_kernel_passes_over_is_noted(image: Image) -> None:
+    verdict = judge(image, KoBuilder("none").init_text().exit_text().modinfo(license="GPL", name="none").this_module())
+    assert verdict.loads
+    assert verdict.module_taint & 2
+    assert {"no-versions", "no-vermagic"} <= set(notes(verdict))
 
 
 def test_a_kernel_without_forced_loading_says_what_is_missing(tmp_path: Path) -> None:
@@ -312,6 +321,16 @@ def test_a_changed_and_a_malformed_signature_are_refused_by_any_kernel(image: Im
     assert (changed.reasons[0].rule, changed.errno) == ("signature-damaged", errno.EKEYREJECTED)
     lying = judge(image, fitting().signature(b"no PKCS#7", sig_len=1 << 20))
     assert (lying.reasons[0].rule, lying.errno) == ("signature-malformed", errno.EBADMSG)
+
+
+def test_a_file_that_the_kernel_s_blacklist_names_is_refused(image: Image) -> None:
+    data = signed(fitting().build(), ec_identity())
+    kernel = session(image, keys=[ec_identity().data])
+    banned = frozenset({f"bin:{sha256(data).hexdigest()}"})
+    kernel.host.__dict__["rings"] = replace(kernel.host.rings, banned=banned)
+    verdict = kernel.load(subject(data))
+    assert (rules(verdict), verdict.errno) == (["signature-banned"], errno.EKEYREJECTED)
+    assert log(verdict) == [f"Module hash {sha256(data).hexdigest()} is blacklisted"]
 
 
 def test_the_keys_that_a_kernel_trusts_are_listed(image: Image) -> None:
