@@ -53,6 +53,10 @@ def crc(name: str) -> int:
 
 
 def types() -> bytes:
+    return type_builder().build()
+
+
+def type_builder() -> BtfBuilder:
     """The structures that the rules ask for, as 6.1 has them on x86-64, with few members."""
     btf = BtfBuilder()
     char, short, word = btf.int("char", 1, signed=True), btf.int("u16", 2), btf.int("unsigned int", 4)
@@ -72,7 +76,7 @@ def types() -> bytes:
     btf.struct("kernel_param", 40, param)
     btf.struct("kernel_param_ops", 32, [("flags", word, 0), ("set", pointer, 64)])
     btf.struct("kparam_string", 16, [("maxlen", word, 0), ("string", pointer, 64)])
-    return btf.build()
+    return btf
 
 
 def small_image(folder: Path, config: str = CONFIG) -> Image:

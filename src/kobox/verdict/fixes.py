@@ -7,6 +7,7 @@ FIXES: dict[str, str] = {
     "already-loaded": "unload it first: rmmod {name}",
     "architecture": "build it for x86-64, or take the package of this architecture",
     "bare-lacks": "take an image, which is a whole kernel: kobox kernel add --debian, then --image",
+    "btf": "rebuild it against this kernel's own vmlinux, or strip its types: objcopy -R .BTF {file}",
     "builtin-name": "it is part of this kernel already: nothing needs to be loaded; its parameters go on the kernel "
     "command line as {name}.parameter=value",
     "dependency-missing": "install the module in the tree (then depmod), or lay its file beside {file}",

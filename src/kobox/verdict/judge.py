@@ -18,6 +18,7 @@ from kobox import link, sign
 from kobox.abi import taint
 from kobox.elf.constants import EM, name_of
 from kobox.errors import BadFile, Errno
+from kobox.image.btf import module_btf
 from kobox.ko import split_signature
 from kobox.link import Exports, Finding, LoadView, LogLine, Refusal, Taint
 from kobox.link.linked import AREA_SIZE, MODULE_AREA, PERCPU_BASE, read_exports
@@ -412,6 +413,7 @@ class Judging:
         work.fill_in_module(self.host.image.btf.struct("module"), link.find_tables(view, work.addresses, rules))
         if self._bind(work):
             self._form(work)
+            self._types(view)
             self._settings(work, parameters, raw)
 
     def _reserve(self, view: LoadView, layout: link.Layout) -> None:
@@ -502,6 +504,24 @@ class Judging:
             self.refuse("export-duplicate", errno.ENOEXEC, text, taken[0][1].findings, items=items)
         self.exports = Exports(view.mod_name, exports, self.own_taints)
         work.table = tables.get("kp")
+
+    def _types(self, view: LoadView) -> None:
+        """The module's type information must fit the kernel's, unless the kernel was built not to mind."""
+        self.step = "coming"
+        number, config = view.find_any(".BTF"), self.host.image.config
+        if not number or config.get("DEBUG_INFO_BTF_MODULES") != "y":
+            return
+        base = view.find_any(".BTF.base")
+        distilled = bytes(view.contents(base)) if base else None
+        try:
+            module_btf(bytes(view.contents(number)), self.host.image.btf, distilled=distilled)
+        except BadFile as fault:
+            text = f"its type information (.BTF) was made for another build of the kernel: {fault.what}"
+            if config.get("MODULE_ALLOW_BTF_MISMATCH") == "y":
+                self.note("btf", f"{text}; this kernel loads it all the same, without them")
+                return
+            line = LogLine(4, f"failed to validate module [{view.mod_name}] BTF: -{errno.EINVAL}")
+            self.refuse("btf", errno.EINVAL, text, (line,))
 
     def _settings(self, work: Linking, parameters: str, raw: bool) -> None:
         self.step = "parameters"

@@ -10,7 +10,7 @@ KERNEL, MODPROBE = "kernel", "modprobe"
 
 STEPS: tuple[str, ...] = (
     "modprobe", "permission", "signature", "check", "allocate", "name", "unsigned", "tables", "link", "form",
-    "parameters", "sysfs", "taint",
+    "coming", "parameters", "sysfs", "taint",
 )  # fmt: skip
 """The steps of a load in order, by the loader's names; before them what modprobe decides, and behind them a kernel
 that stops at a taint."""

@@ -814,6 +814,7 @@ ENTRIES: tuple[Entry, ...] = (
                 "it was built against another vmlinux than the one that runs",
                 _REBUILD + "; or strip the section: objcopy -R .BTF {file}",
                 ("cat /proc/version", "readelf -S {file} | grep BTF"),
+                ("btf",),
             ),
         ),
         "log",

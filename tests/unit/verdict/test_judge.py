@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from builders import ALLOC, COMMON, EXEC, NOBITS, WRITE, KoBuilder
 from depot_roots import DepotRoot
-from image_builders import RELEASE
+from image_builders import RELEASE, BtfBuilder
 from kobox.depot.systems import open_system
 from kobox.image import Image
 from kobox.link import Export, Exports
 from kobox.verdict.records import Reason, Verdict
 from kobox.verdict.session import FORCE, judge_files
 from signing import ec_identity, make_identity, signed
-from verdict_kernels import CONFIG, VERMAGIC, crc, fitting, session, small_image, subject, using
+from verdict_kernels import CONFIG, VERMAGIC, crc, fitting, session, small_image, subject, type_builder, using
 
 
 def judge(image: Image, module: KoBuilder | bytes, cmdline: str = "", parameters: str = "", flags: int = 0) -> Verdict:
@@ -393,6 +393,25 @@ def test_a_parameter_of_the_module_s_own_making_is_left_undecided(image: Image) 
     verdict = judge(image, module, parameters="mine=anything")
     assert verdict.loads
     assert "mine" in notes(verdict)["own-parameter"]
+
+
+def test_types_of_another_build_are_refused_where_the_kernel_minds(image: Image, tmp_path: Path) -> None:
+    another = type_builder()
+    another.struct("only_there" * 99, 8, [])
+
+    def with_types(base: BtfBuilder) -> KoBuilder:
+        btf = BtfBuilder(base)
+        btf.struct("mine", 8, [("member", 1, 0)])
+        return fitting("typed").section(".BTF", btf.build(), flags=0)
+
+    strict = small_image(tmp_path / "strict", CONFIG + "CONFIG_DEBUG_INFO_BTF_MODULES=y\n")
+    lenient = small_image(tmp_path, CONFIG + "CONFIG_DEBUG_INFO_BTF_MODULES=y\nCONFIG_MODULE_ALLOW_BTF_MISMATCH=y\n")
+    assert judge(strict, with_types(type_builder())).loads
+    refused = judge(strict, with_types(another))
+    assert (rules(refused), refused.errno) == (["btf"], errno.EINVAL)
+    assert log(refused)[-1] == "failed to validate module [typed] BTF: -22"
+    assert "btf" in notes(judge(lenient, with_types(another)))
+    assert "btf" not in notes(judge(image, with_types(another)))
 
 
 # -- the system around it
