@@ -155,7 +155,11 @@ class BareGolden:
         return self.ask(call)
 
     def close(self, slot: int) -> Answer:
-        return self.ask(lambda: self.kernel.files.close(self.slots.pop(slot)) or 0)
+        def call() -> int:
+            self.kernel.files.close(self.slots.pop(slot))
+            return 0
+
+        return self.ask(call)
 
     def read_slot(self, slot: int, count: int) -> Answer:
         try:

@@ -162,11 +162,25 @@ def test_a_crash_of_the_real_kernel_may_be_a_refusal_here(folder: Path) -> None:
     assert not replay(recorded, refused, folder).agrees
 
 
-def test_a_case_that_two_recordings_answer_differently_needs_only_run(folder: Path) -> None:
+def test_a_crash_agrees_only_with_one_that_begins_and_ends_alike(folder: Path) -> None:
+    recorded = recording() | {"kernel_crash": True}
+    null = {"level": 1, "text": "BUG: kernel NULL pointer dereference, address: 0000000000000010"}
+    gone = {"ret": None, "errno": None, "errno_num": None, "killed_by_signal": 9, "dmesg": [null]}
+    recorded["steps"][0] |= gone
+    assert replay(recorded, copy.deepcopy(recorded), folder).agrees
+    for change in ({"killed_by_signal": 11}, {"dmesg": [{"level": 4, "text": "general protection fault, maybe"}]}):
+        played = copy.deepcopy(recorded)
+        played["steps"][0] |= change
+        assert not replay(recorded, played, folder).agrees
+
+
+def test_where_two_recordings_differ_only_the_log_is_not_compared(folder: Path) -> None:
     recorded = recording() | {"stable": False}
-    played = recording()
-    played["steps"][0]["tainted_after"] = 1
-    assert replay(recorded, played, folder).agrees
+    other_log, other_taint = recording(), recording()
+    other_log["steps"][0]["dmesg"] = []
+    other_taint["steps"][0]["tainted_after"] = 1
+    assert replay(recorded, other_log, folder).agrees
+    assert not replay(recorded, other_taint, folder).agrees
 
 
 def test_what_breaks_in_the_kernel_is_an_outcome_and_names_its_place(folder: Path) -> None:
