@@ -37,6 +37,9 @@ _LOOKS_LIKE = {
     b"<": "it looks like a page of the web",
     b"#!": "a script",
     b"PK": "a zip archive",
+    b"\xfd7zXZ": "an xz file that cannot be unpacked, cut off or damaged",
+    b"\x1f\x8b": "a gzip file that cannot be unpacked, cut off or damaged",
+    b"\x28\xb5\x2f\xfd": "a zstd file that cannot be unpacked, cut off or damaged",
     b"!<arch>": "a library (.a) or a Debian package",
     b"BC\xc0\xde": "LLVM bitcode",
 }

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from kobox.depot.commands import FAILS, SUCCEEDS, command_effect
 from kobox.depot.rules import Rules as ConfigRules
+from kobox.errors import BadFile
 from kobox.kernel import params
 from kobox.ko import decompress, format_of
 from kobox.verdict.files import ModuleFiles
@@ -156,7 +157,10 @@ def _who_has(symbol: str, hosts: Sequence[Host]) -> list[str]:
 
 
 def read_subject(path: str) -> Subject:
-    """Read and unpack a file; any content will do."""
+    """Read and unpack a file; any content will do. What cannot be unpacked is judged as it is."""
     with open(path, "rb") as file:
         raw = file.read()
-    return Subject(path, bytes(decompress(raw, path)), format_of(raw))
+    try:
+        return Subject(path, bytes(decompress(raw, path)), format_of(raw))
+    except BadFile:
+        return Subject(path, raw)

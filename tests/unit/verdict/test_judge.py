@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import lzma
 import struct
 from dataclasses import replace
 from hashlib import sha256
@@ -96,6 +97,18 @@ def test_what_is_no_elf_file_is_named(image: Image) -> None:
 def test_an_empty_file_is_refused_when_it_is_read(image: Image) -> None:
     verdict = judge(image, b"")
     assert (verdict.reasons[0].rule, verdict.errno, verdict.log) == ("not-elf", errno.EINVAL, ())
+
+
+def test_a_compressed_file_is_unpacked_and_one_that_is_cut_off_is_named(image: Image, tmp_path: Path) -> None:
+    packed = lzma.compress(fitting().build())
+    whole, cut = tmp_path / "a.ko.xz", tmp_path / "b.ko.xz"
+    whole.write_bytes(packed)
+    cut.write_bytes(packed[:-30])
+    first, second = judge_files([str(whole), str(cut)], [session(image).host])
+    assert first.loads
+    assert "xz" in notes(first)["compressed"]
+    assert only(second).rule == "not-elf"
+    assert "xz file that cannot be unpacked" in only(second).text
 
 
 def test_another_architecture_is_named_and_the_metadata_is_judged_all_the_same(image: Image) -> None:
