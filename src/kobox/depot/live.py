@@ -1,7 +1,8 @@
 """The host's own kernel as a target: finit_module, init_module and delete_module through the C library.
 
 Reached only through ``--live``. Compressed modules are given to the kernel as they are where it can read them, else
-uncompressed by kobox.
+uncompressed by kobox: as bytes, or, when something is to be ignored, which only finit_module can be told, as a file
+in memory.
 """
 
 from __future__ import annotations
@@ -37,20 +38,17 @@ class LiveTarget:
 
     def insert(self, path: str, options: str, flags: int) -> None:
         compressed = not path.endswith(".ko")
+        forced = flags & (IGNORE_MODVERSIONS | IGNORE_VERMAGIC)
         if not compressed or path.endswith(_kernel_suffix()):
-            fd = _open(path)
-            try:
-                error = _call("finit_module", fd, os.fsencode(options), flags | (COMPRESSED_FILE if compressed else 0))
-            finally:
-                os.close(fd)
-            if error != ENOSYS:
+            error = _insert_file(_open(path), options, flags | (COMPRESSED_FILE if compressed else 0))
+            if error != ENOSYS or forced:
                 _check(error, path)
                 return
-        if flags & (IGNORE_MODVERSIONS | IGNORE_VERMAGIC):
-            why = f"{path}: forcing a module that this kernel cannot read from its file"
-            raise NotModelled(why, hint="uncompress the file first")
         data = _uncompressed(path)
-        _check(_call("init_module", data, len(data), os.fsencode(options)), path)
+        if forced:
+            _check(_insert_file(_file_in_memory(data), options, flags), path)
+        else:
+            _check(_call("init_module", data, len(data), os.fsencode(options)), path)
 
     def remove(self, name: str, flags: int) -> None:
         _check(_call("delete_module", os.fsencode(name), flags), name)
@@ -74,6 +72,25 @@ def _open(path: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise Errno(error.errno or ENOENT, path) from error
+
+
+def _insert_file(fd: int, options: str, flags: int) -> int:
+    """Insert from a descriptor, which is closed; 0 or the errno."""
+    try:
+        return _call("finit_module", fd, os.fsencode(options), flags)
+    finally:
+        os.close(fd)
+
+
+def _file_in_memory(data: bytes) -> int:
+    """A descriptor for reading only: the kernel takes no module from a file that is open for writing."""
+    writing = os.memfd_create("module")
+    try:
+        with open(writing, "wb", closefd=False) as file:
+            file.write(data)
+        return os.open(f"/proc/self/fd/{writing}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(writing)
 
 
 def _kernel_suffix() -> str:
