@@ -102,7 +102,8 @@ class Host:
 
     @cached_property
     def objects(self) -> frozenset[str]:
-        """Names below /sys/module that built-in code with parameters or a version holds from boot on."""
+        """Names below /sys/module that built-in code with parameters or a version holds from boot on. Newer kernels add
+        those of built-in drivers, which only running tells."""
         return frozenset(_objects(self.image))
 
     @property
