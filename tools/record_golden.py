@@ -57,11 +57,15 @@ class Recorder:
 
     def prepare(self, cases: Sequence[Case], source: Path, place: Path) -> SavedMachine:
         """Boot a machine that has the files of all ``cases`` (of one command line) and save it in ``place``."""
-        place.mkdir()
-        (place / "initrd").write_bytes(gzip.compress(self.initramfs(cases, source), 1))
-        machine = SavedMachine(self.command(place, cases[0].get("boot_args", "")), place, self.seconds)
+        machine = self.machine(cases, source, place)
         machine.save()
         return machine
+
+    def machine(self, cases: Sequence[Case], source: Path, place: Path) -> SavedMachine:
+        """One that was not switched on yet."""
+        place.mkdir()
+        (place / "initrd").write_bytes(gzip.compress(self.initramfs(cases, source), 1))
+        return SavedMachine(self.command(place, cases[0].get("boot_args", "")), place, self.seconds)
 
     def record(self, case: Case, number: int, machine: SavedMachine) -> dict[str, Any]:
         """Restore the machine, make the steps, return the case with its answers."""
@@ -116,6 +120,14 @@ class SavedMachine:
                     if time.monotonic() > deadline:
                         raise Unavailable(f"{_QEMU} did not save its machine")
                     time.sleep(0.1)
+
+    def run_cold(self, number: int) -> str:
+        """Power on, boot, run one case, end: what its first process said."""
+        with self.running(self.place, "-monitor", "none") as answers:
+            if "ready" not in self.said(answers, lambda text: text.endswith("ready\n")):
+                raise Unavailable(f"{_QEMU} did not come as far as the first process")
+            answers.sendall(f"#{number}\n".encode())
+            return self.said(answers, lambda text: text.endswith("\ndone\n"))
 
     def run(self, number: int) -> tuple[list[list[str]], list[str]]:
         """Run the machine to its end: what its first process said, and its console."""
