@@ -404,7 +404,7 @@ class Judging:
                 "no-memory", errno.ENOMEM, f"it wants {size >> 20} MiB, more than all modules together may have"
             )
             return
-        bases, at = {}, MODULE_AREA
+        bases, at = {}, MODULE_AREA + 0x1FF * _PAGE  # as if other modules lay before it
         for name, region in layout.regions.items():
             bases[name] = at
             at += -(-region.size // _PAGE) * _PAGE + _PAGE  # a guard page, as behind all memory of vmalloc()
