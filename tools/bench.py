@@ -2,9 +2,9 @@
 
     python -m tools.bench [--image R|ROOT] [--only WORD] [--json]
 
-Each row is a median in the unit shown, its budget, and the ratio of the two (below 1 is within the budget). Budgets were
-set on a machine on which ``python -c pass`` takes 9 ms; the first line says what it takes here. With qemu-system-x86_64
-installed the real kernel is booted under software emulation as the peer. Nothing is asserted.
+Each row is a median in the unit shown, its budget, and the ratio of the two (below 1 is within the budget). Budgets
+were set on a machine on which ``python -c pass`` takes 9 ms; the first line says what it takes here. With
+qemu-system-x86_64 installed the real kernel is booted under software emulation as the peer. Nothing is asserted.
 """
 
 from __future__ import annotations
