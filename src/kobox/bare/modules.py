@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -360,6 +360,7 @@ class _Loading:
         for name, region in layout.regions.items():
             self._bases[name] = modules.area(region.size) if region.size else 0
         memory = layout.image(view)
+        self._note(memory, self._facts())
         addresses = layout.addresses(self._bases)
         for number in link.left_behind(view, layout):
             addresses[number] = _COPY_BASE + view.sections[number].offset
@@ -379,6 +380,10 @@ class _Loading:
         windows = layout.windows(view, memory)
         link.relocate(view, layout, addresses, windows, symbols, memory=memory)
         tables = link.find_tables(view, addresses, rules)
+        rows = [(table.field, table.address, table.count_field, table.entries) for table in tables.values()]
+        self._note(
+            memory, {path: value for path, value, _, _ in rows} | {path: n for _, _, path, n in rows if path and n}
+        )
         exports = Exports(view.mod_name, read_exports(view, addresses, windows, tables))
         link.verify_exported_symbols(view, exports.table, exporters)
         self._fit(windows, tables, memory)
@@ -387,6 +392,31 @@ class _Loading:
             self._taints, uses=[owner for owner in resolver.used if isinstance(owner, LoadedModule)],
         )  # fmt: skip
         self._memory = memory
+
+    def _facts(self) -> dict[str, int]:
+        """What the kernel notes in ``struct module`` before it moves sections."""
+        facts = {"taints": self._taints}
+        for name, region in self.layout.regions.items():
+            facts |= {
+                f"{name}_layout.base": self._bases[name],
+                f"{name}_layout.size": region.size,
+                f"{name}_layout.text_size": region.text_size,
+                f"{name}_layout.ro_size": region.ro_size,
+                f"{name}_layout.ro_after_init_size": region.ro_after_init_size,
+            }
+        return facts
+
+    def _note(self, memory: dict[str, bytearray], facts: Mapping[str, int]) -> None:
+        """Write members of the module's own structure; what lies behind the end of its section stays as it is."""
+        view, layouts = self.view, self._guest.layouts
+        place, size = self.layout.places[view.index.mod], view.sections[view.index.mod].size
+        for path, value in facts.items():
+            if place is None or not layouts.has("module", path):
+                continue
+            member = layouts.field("module", path)
+            if member.offset + member.size <= size:
+                at = place.offset + member.offset
+                memory[place.region][at : at + member.size] = value.to_bytes(member.size, "little")
 
     def _fit(self, windows: list[memoryview | None], tables: dict[str, Table], memory: dict[str, bytearray]) -> None:
         """Sorted tables, and calls for tracing made no-ops, as a kernel leaves them while nobody traces."""
@@ -432,7 +462,10 @@ class _Loading:
 
     def parameters(self) -> None:
         guest, module = self._guest, self.module
-        module.parameters, module.entries = read_parameters(guest, module)
+        try:
+            module.parameters, module.entries = read_parameters(guest, module)
+        except GuestError as crash:
+            raise Errno(errno.EFAULT, f"the kernel would crash on this module: {crash}") from None
         memory = ParameterMemory(guest)
         args = bytearray(self._operation.arguments + b"\0")
         parsing = params.parse_args(module.name, args, module.parameters, memory)
