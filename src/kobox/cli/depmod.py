@@ -8,8 +8,8 @@ import re
 import sys
 from collections.abc import Sequence
 
-from kobox.cli.gnu_getopt import GetoptError, Long, getopt_long
-from kobox.cli.kmod_face import Console, Stop, Where, binary_safe_output, print_json, version_lines
+from kobox.cli.gnu_getopt import Long, getopt_long
+from kobox.cli.kmod_face import Console, Where, guarded, print_json, version_lines
 from kobox.depot.depmod import DepmodOptions, DepmodResult, depmod, is_up_to_date
 from kobox.depot.depmod_cache import cache_directory
 from kobox.depot.depmod_config import DEPMOD_DIRS
@@ -93,17 +93,11 @@ _IGNORED = {"u": "-u", "q": "-q", "r": "-r", "unresolved-error": "--unresolved-e
 
 def main(argv: Sequence[str]) -> int:
     """Run ``depmod``."""
-    binary_safe_output()
     console = Console("depmod", verbosity=4)
     was_enabled = gc.isenabled()
     gc.disable()  # a short life with very many objects, none of them in a cycle
     try:
-        return _main(list(argv), console)
-    except Stop as stop:
-        return stop.code
-    except GetoptError as error:
-        console.plain(str(error))
-        return 1
+        return guarded(console, lambda: _main(list(argv), console))
     finally:
         if was_enabled:
             gc.enable()

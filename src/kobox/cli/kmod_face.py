@@ -102,6 +102,20 @@ def no_kernel() -> NoReturn:
     raise NotModelled(NO_KERNEL, hint=NO_KERNEL_HINT)
 
 
+def guarded(console: Console, work: Callable[[], int]) -> int:
+    """What ``work`` returns; a wrong option or a fatal message ends it with the exit code they have in kmod."""
+    binary_safe_output()
+    try:
+        return work()
+    except GetoptError as error:
+        console.plain(str(error))
+        return 1
+    except Stop as stop:
+        return stop.code
+    finally:
+        sys.stdout.flush()
+
+
 def run_tool(
     console: Console,
     argv: Sequence[str],
@@ -113,8 +127,8 @@ def run_tool(
 
     ``work`` gets the options by name (the last of each counts) and the operands; its result is the exit code.
     """
-    binary_safe_output()
-    try:
+
+    def life() -> int:
         options, operands = getopt_long(argv, *accepted)
         given = dict(options)
         if "h" in given or "V" in given:
@@ -122,13 +136,8 @@ def run_tool(
             return 0
         console.syslog = "s" in given
         return work(given, operands)
-    except GetoptError as error:
-        console.plain(str(error))
-        return 1
-    except Stop as stop:
-        return stop.code
-    finally:
-        sys.stdout.flush()
+
+    return guarded(console, life)
 
 
 def target_of(given: Mapping[str, str]) -> Target:

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from kobox.cli.gnu_getopt import GetoptError, Long, getopt_long
-from kobox.cli.kmod_face import Console, Stop, binary_safe_output, version_lines
+from kobox.cli.gnu_getopt import Long, getopt_long
+from kobox.cli.kmod_face import Console, guarded, version_lines
 from kobox.depot.modinfo import (
     ModuleInfo,
     Parameter,
@@ -68,15 +68,8 @@ _FIELDS = {"a": "author", "d": "description", "l": "license", "p": "parm", "n": 
 
 def main(argv: Sequence[str]) -> int:
     """Run ``modinfo``."""
-    binary_safe_output()
     console = Console("modinfo", verbosity=4)
-    try:
-        return _main(list(argv), console)
-    except Stop as stop:
-        return stop.code
-    except GetoptError as error:
-        console.plain(str(error))
-        return 1
+    return guarded(console, lambda: _main(list(argv), console))
 
 
 def _main(argv: list[str], console: Console) -> int:

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from errno import ENOENT
 
-from kobox.cli.gnu_getopt import GetoptError, Long, getopt_long
-from kobox.cli.kmod_face import Console, Stop, Where, binary_safe_output, print_json, version_lines
+from kobox.cli.gnu_getopt import Long, getopt_long
+from kobox.cli.kmod_face import Console, Stop, Where, guarded, print_json, version_lines
 from kobox.depot.config import load_config, search_dirs
 from kobox.depot.facts import Config
 from kobox.depot.paths import absolute
@@ -115,26 +115,18 @@ class _Request:
 
 def main(argv: Sequence[str], target: Target | None = None, root: str | None = None) -> int:
     """Run ``modprobe``. ``target`` is a kernel of the caller's to act on; ``root`` a default for ``--root``."""
-    binary_safe_output()
     console = Console("modprobe", verbosity=4)
     inherited = os.environ.get(_ENVIRONMENT)
     try:
-        return _main(list(argv), console, target, root)
-    except Stop as stop:
-        return stop.code
+        return guarded(console, lambda: _main(list(argv), console, target, root))
     finally:
         _set_environment(inherited)
-        sys.stdout.flush()
 
 
 def _main(argv: list[str], console: Console, target: Target | None, root: str | None) -> int:
     request = _Request()
     request.root = root
-    try:
-        parsed = getopt_long(_environment_options() + argv, SHORT, LONG)
-    except GetoptError as error:
-        console.plain(str(error))
-        return 1
+    parsed = getopt_long(_environment_options() + argv, SHORT, LONG)
     for name, value in parsed.options:
         if name in ("V", "h"):
             sys.stdout.write(HELP + EPILOG + "\n" if name == "h" else "\n".join(version_lines()) + "\n")
