@@ -400,9 +400,10 @@ class Judging:
             return
         size = sum(region.size for region in layout.regions.values())
         if size > AREA_SIZE:
-            self.refuse(
-                "no-memory", errno.ENOMEM, f"it wants {size >> 20} MiB, more than all modules together may have"
-            )
+            text = f"it wants {size >> 20} MiB, more than all modules together may have"
+            warns = "execmem_alloc" in self.host.image.symbols  # the kernels that have it say so
+            said = (LogLine(4, "execmem: unable to allocate memory"),) if warns else ()
+            self.refuse("no-memory", errno.ENOMEM, text, said)
             return
         bases, at = {}, MODULE_AREA + 0x1FF * _PAGE  # as if other modules lay before it
         for name, region in layout.regions.items():

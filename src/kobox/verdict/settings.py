@@ -190,9 +190,17 @@ def parameters_of(linked: Linked, table: Table | None) -> list[params.Parameter]
         )
         kind = linked.kind_of(ops)
         takes_none = None if kind else bool(_flags(linked, ops) & 1)
-        text = linked.string(name).decode("latin-1")
+        text = _text(linked, name)
         found.append(params.Parameter(text, arg, kind, perm, struct.unpack("b", bytes([level]))[0], flags, takes_none))
     return found
+
+
+def _text(linked: Linked, address: int) -> str:
+    """A parameter's name; empty where a broken module's pointer leads nowhere, as for the loader."""
+    try:
+        return linked.string(address).decode("latin-1")
+    except Errno:
+        return ""
 
 
 def _flags(linked: Linked, operations: int) -> int:
