@@ -34,6 +34,8 @@
 #define SLOTS 16
 #define CALL_SECONDS 4
 #define HUNG_MS 6000
+/* What the kernel limits to so many lines in five seconds was perhaps said during its boot. */
+#define SETTLE_SECONDS 6
 
 struct answer {
 	long value;
@@ -569,6 +571,7 @@ int main(void)
 	bind(uevents, (struct sockaddr *)&address, sizeof(address));
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
+	sleep(SETTLE_SECONDS);
 	say("ready\n");
 	fflush(out);
 	char path[64];
