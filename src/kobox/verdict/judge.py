@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kobox import link, sign
@@ -20,17 +19,19 @@ from kobox.elf.constants import EM, name_of
 from kobox.errors import BadFile, Errno
 from kobox.image.btf import module_btf
 from kobox.ko import split_signature
-from kobox.link import Exports, Finding, LoadView, LogLine, Refusal, Taint
+from kobox.link import Exports, LoadView, LogLine, Refusal, Taint
 from kobox.link.linked import AREA_SIZE, MODULE_AREA, PERCPU_BASE, read_exports
-from kobox.link.policy import find_symbol, read_versions, same_magic
-from kobox.verdict.faults import FAULTS, READABLE, vermagic_words, what_it_is, word_text
+from kobox.link.policy import find_symbol
+from kobox.verdict.faults import FAULTS, READABLE, what_it_is
 from kobox.verdict.fixes import fix_of
+from kobox.verdict.gate_reasons import GATE_REASONS
 from kobox.verdict.host import read_certificate
 from kobox.verdict.linking import Lenient, Linking, limits
-from kobox.verdict.records import MODPROBE, STEPS, Line, Needed, Note, Reason, Subject, Verdict
+from kobox.verdict.records import MODPROBE, STEPS, Needed, Reason, Subject, Verdict
 from kobox.verdict.settings import Linked, Outcome, parameters_of, try_settings
 from kobox.verdict.signature import signature_note, signature_reason, signer_of
 from kobox.verdict.symbols import Surroundings, strong_undefined, symbol_reasons
+from kobox.verdict.tally import Tally
 
 if TYPE_CHECKING:
     from kobox.verdict.session import Session
@@ -40,110 +41,20 @@ _PAGE = 4096
 CERTIFICATES = ("var/lib/dkms/mok.pub", "var/lib/shim-signed/mok/MOK.der", "root/.mok/client.der")
 """Where DKMS, shim's tools and instructions leave the machine owner's certificate."""
 _UNSAFE, _UNSIGNED = 1 << 6, 13
-LOCKDEP = "Disabling lock debugging due to kernel taint"
 
 
-@dataclass(slots=True)
-class State:
-    """What loading has done to the kernel so far. ``exporters`` are modules, newest first."""
-
-    taints: int = 0
-    said: set[str] = field(default_factory=set)
-    exporters: list[Exports] = field(default_factory=list)
-    names: set[str] = field(default_factory=set)
-
-
-class Judging:
-    """One file on its way through the steps. ``stop`` notes the kernel's answer; reasons go on being collected."""
+class Judging(Tally):
+    """One file on its way through the steps."""
 
     def __init__(self, session: Session, subject: Subject, flags: int, alone: bool, there: Iterable[str] = ()) -> None:
-        self.session, self.subject, self.flags, self.alone = session, subject, flags, alone
-        self.host, self.state = session.host, session.state
+        super().__init__(subject, session.host, session.state)
+        self.session, self.flags, self.alone = session, flags, alone
         self.there = frozenset(there)
-        self.reasons: list[Reason] = []
-        self.notes: list[Note] = []
         self.needed: list[Needed] = []
         self.lacking: list[str] = []
-        self.log: list[Line] = []
         self.facts: dict[str, Any] = {}
-        self.reached = True
-        self.errno = 0
-        self.step = "permission"
-        self.taints = self.state.taints
-        self.own_taints = 0
-        self.kernel_taints = self.state.taints
-        self.name = ""
         self.exports: Exports | None = None
         self.trusted = False
-
-    # -- bookkeeping ----------------------------------------------------------------------------------------------
-
-    def say(self, findings: Iterable[Finding]) -> None:
-        """Log and taint, as far as the kernel comes this far; what it would taint further on is kept as well."""
-        for finding in findings:
-            if isinstance(finding, LogLine):
-                self._print(finding)
-                continue
-            mask = 1 << finding.bit
-            self.taints |= mask
-            if finding.of_module:
-                self.own_taints |= mask
-            if self.reached:
-                self.kernel_taints |= mask
-                if finding.lockdep_off:
-                    self._print(LogLine(4, LOCKDEP, once=True))
-                self._panic(mask)
-
-    def _print(self, line: LogLine) -> None:
-        if not self.reached:
-            return
-        said = line.text.partition(": ")[2] or line.text
-        if line.once and said in self.state.said:
-            return
-        if line.once:
-            self.state.said.add(said)
-        self.log.append(Line(line.level, line.text))
-
-    def _panic(self, mask: int) -> None:
-        if not mask & self.host.policy.panic_on_taint:
-            return
-        letter = taint.letters(mask)
-        text = f"the kernel panics: it taints ({letter}), and panic_on_taint= on the command line names that"
-        self.reasons.append(Reason("panic-on-taint", self.step, 0, text, fix_of("panic-on-taint")))
-        self.reached = False
-
-    def stop(self, number: int, findings: Iterable[Finding] = ()) -> None:
-        """The kernel would answer this now, unless it has answered before."""
-        self.say(findings)
-        if self.reached:
-            self.errno, self.reached = number, False
-
-    def refuse(
-        self,
-        rule: str,
-        number: int,
-        text: str,
-        findings: Iterable[Finding] = (),
-        *,
-        items: Sequence[Mapping[str, Any]] = (),
-        **names: str,
-    ) -> None:
-        """A reason that ends its step."""
-        findings = tuple(findings)
-        context = {"name": self.name, "file": self.subject.file, "release": self.host.image.release} | names
-        log = tuple(Line(line.level, line.text) for line in findings if isinstance(line, LogLine))
-        self.reasons.append(Reason(rule, self.step, number, text, fix_of(rule, **context), log, items=tuple(items)))
-        self.stop(number, findings)
-
-    def note(self, rule: str, text: str) -> None:
-        self.notes.append(Note(rule, text))
-
-    def refused(self, rule: str, refusal: Errno, text: str) -> None:
-        """A reason made from a rule's own refusal."""
-        findings = refusal.findings if isinstance(refusal, Refusal) else ()
-        if isinstance(refusal, Refusal) and refusal.crash:
-            rule, text = "kernel-crash", f"a real kernel would crash on it: {refusal.why}"
-        self.refuse(rule, refusal.number, text, findings)
 
     # -- the steps ------------------------------------------------------------------------------------------------
 
@@ -260,58 +171,16 @@ class Judging:
             try:
                 found = gate.check(view, now)
             except Refusal as refusal:
-                _GATE_REASONS[gate.name](self, view, now, refusal)
+                GATE_REASONS[gate.name](self, view, now, refusal)
             else:
                 self.say(found)
         self._note_what_is_forced(view)
         if view.info("vermagic") and not self.flags & IGNORE_VERMAGIC:
             self._note_other_release(view)
 
-    def _blacklisted(self, view: LoadView, kernel: link.Against, refusal: Refusal) -> None:
-        text = f"the kernel refuses modules named {view.name}: module_blacklist={kernel.blacklist} on its command line"
-        self.refused("module-blacklist", refusal, text)
-
-    def _struct_module(self, view: LoadView, kernel: link.Against, refusal: Refusal) -> None:
-        versions = read_versions(view)
-        if versions is None:
-            text = "it has no symbol versions (__versions), and this kernel does not allow forced loading"
-            self.refused("forced-load", refusal, text)
-            return
-        found = find_symbol(kernel.exporters, "module_layout")
-        built, here = versions.get("module_layout"), found[1].crc if found else None
-        if built is None:
-            text = "it has symbol versions, but none of module_layout, which every module needs"
-        else:
-            text = (
-                f"built for a kernel whose struct module differs: CRC of module_layout {built:#010x}, here {here:#010x}"
-            )
-        self.refused("struct-module-version", refusal, text)
-
-    def _metadata(self, view: LoadView, kernel: link.Against, refusal: Refusal) -> None:
-        magic = view.info("vermagic")
-        if (
-            magic is not None
-            and not kernel.ignore_vermagic
-            and not same_magic(magic, kernel.vermagic, bool(view.index.vers))
-        ):
-            items = vermagic_words(magic, kernel.vermagic, bool(view.index.vers))
-            shown = ", ".join(word_text(item) for item in items) or "the order of its words or its blanks"
-            text = f"built for another kernel: '{magic.strip()}' instead of '{kernel.vermagic.strip()}': {shown}"
-            self.refuse("vermagic", refusal.number, text, refusal.findings, items=items)
-        elif view.info("livepatch") is not None and not kernel.rules.livepatch:
-            self.refused("livepatch-support", refusal, "it is a livepatch module")
-        else:
-            text = "it has no vermagic, and this kernel does not allow forced loading"
-            self.refused("forced-load", refusal, text)
-        rest = kernel.rules._replace(livepatch=True)
-        self.say(link.metadata_taints(view, rest, self.taints, spectre_v2=kernel.spectre_v2))
-
-    def _protection(self, view: LoadView, kernel: link.Against, refusal: Refusal) -> None:
-        self.refused("write-exec", refusal, "a section of it is both writable and executable")
-
     def _note_what_is_forced(self, view: LoadView) -> None:
         """What makes a lenient kernel load without looking, and taint itself (F)."""
-        if self._has("forced-load"):
+        if self.has("forced-load"):
             return
         unversioned = not view.index.vers and not view.index.vers_ext_crc
         if unversioned and self.host.rules.modversions and self.host.kernel.export("module_layout"):
@@ -323,12 +192,9 @@ class Judging:
 
     def _note_other_release(self, view: LoadView) -> None:
         magic, here = view.info("vermagic") or "", self.host.image.vermagic
-        if magic.partition(" ")[0] != here.partition(" ")[0] and not self._has("vermagic"):
+        if magic.partition(" ")[0] != here.partition(" ")[0] and not self.has("vermagic"):
             text = f"built for {magic.partition(' ')[0]}: with symbol versions the release does not count, the CRCs do"
             self.note("other-release", text)
-
-    def _has(self, rule: str) -> bool:
-        return any(reason.rule == rule for reason in self.reasons)
 
     # -- other modules --------------------------------------------------------------------------------------------
 
@@ -607,12 +473,3 @@ class Judging:
             needed=tuple(self.needed), log=tuple(self.log), taint=self.kernel_taints, module_taint=self.own_taints,
             facts=self.facts,
         )  # fmt: skip
-
-
-_GATE_REASONS: Mapping[str, Callable[[Judging, LoadView, link.Against, Refusal], None]] = {
-    "blacklist": Judging._blacklisted,
-    "struct module": Judging._struct_module,
-    "metadata": Judging._metadata,
-    "protection": Judging._protection,
-}
-"""Who makes a reason of a gate's refusal."""

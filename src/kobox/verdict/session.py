@@ -16,8 +16,9 @@ from kobox.ko import decompress, format_of
 from kobox.verdict.files import ModuleFiles
 from kobox.verdict.fixes import fix_of
 from kobox.verdict.host import Host
-from kobox.verdict.judge import IGNORE_MODVERSIONS, IGNORE_VERMAGIC, LOCKDEP, Judging, State
+from kobox.verdict.judge import IGNORE_MODVERSIONS, IGNORE_VERMAGIC, Judging
 from kobox.verdict.records import MODPROBE, Note, Reason, Subject, Verdict
+from kobox.verdict.tally import LOCKDEP, State
 
 FORCE = IGNORE_MODVERSIONS | IGNORE_VERMAGIC
 """What insmod -f asks of the kernel."""
