@@ -28,11 +28,13 @@ bench: $(STAMP) packages
 	$(BIN)/python -m tools.bench_depot
 	$(BIN)/python -m tools.bench_modprobe
 
-# Mutated modules through kobox's loader and the image's own; random modprobe.d trees through kobox and kmod.
+# Mutated modules through kobox's loader and the image's own; random modprobe.d and module trees through
+# kobox and kmod.
 FUZZ_COUNT ?= 2000
 fuzz: $(STAMP) packages
 	$(BIN)/python -m tools.fuzz_loader --count $(FUZZ_COUNT) $(wildcard examples/prebuilt/*.ko) $(FUZZ_ARGS)
 	$(BIN)/python -m tools.fuzz_modprobe --cases $$(( $(FUZZ_COUNT) / 4 ))
+	$(BIN)/python -m tools.compare_depmod --cases $$(( $(FUZZ_COUNT) / 4 ))
 
 # As root, install what the tests use; otherwise name what is missing and go on: such tests skip, under CI=true they fail.
 packages:
