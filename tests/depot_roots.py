@@ -128,7 +128,7 @@ def chroot_kmod(root: Path) -> None:
         shutil.copy(library, target)
     (root / "kmod-sbin").mkdir(parents=True, exist_ok=True)
     shutil.copy(program, root / "kmod-sbin/kmod")
-    for tool in ("modprobe", "rmmod", "insmod", "lsmod"):
+    for tool in ("modprobe", "rmmod", "insmod", "lsmod", "depmod"):
         link = root / "kmod-sbin" / tool
         if not link.exists():
             link.symlink_to("kmod")

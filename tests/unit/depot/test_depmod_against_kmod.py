@@ -16,6 +16,9 @@ from types import ModuleType
 import pytest
 import zstandard
 
+from builders import UNDEF, KoBuilder
+from depot_roots import chroot_kmod, run_in_root
+from kobox.cli import main
 from kobox.depot.depmod import DepmodOptions, depmod
 from kobox.depot.depmod_write import FILES
 from kobox.depot.names import MODULE_SUFFIXES
@@ -59,6 +62,39 @@ def test_a_thousand_random_trees_are_indexed_alike() -> None:
     _need_old_kmod()
     compare = _load_comparer().compare
     assert [difference for seed in range(10_000, 11_000) for difference in compare(seed)] == []
+
+
+def test_a_systems_external_directories_are_indexed_as_its_own_depmod_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _need_old_kmod()
+    need_program("chroot", "unshare", "ldd")
+    tree = tmp_path / "lib/modules/6.1"
+    for path, exports, needs in (
+        (tree / "kernel/both.ko", "", ""),
+        (tree / "kernel/user.ko", "", "given"),
+        (tmp_path / "opt/extra/both.ko", "", ""),
+        (tmp_path / "opt/extra/giver.ko", "given", ""),
+    ):
+        builder = KoBuilder().text()
+        if exports:
+            builder.export(exports)
+        if needs:
+            builder.symbol(needs, UNDEF)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(builder.modinfo(license="GPL").build())
+    conf = tmp_path / "etc/depmod.d/x.conf"
+    conf.parent.mkdir(parents=True)
+    conf.write_text("external * /opt/extra\nsearch external built-in\n")
+    for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
+        (tree / name).touch()
+    chroot_kmod(tmp_path)
+    assert run_in_root(tmp_path, "depmod", ["6.1"]) == (0, "", "")
+    theirs = {name: (tree / name).read_bytes() for name in FILES if (tree / name).exists()}
+    assert b"kernel/user.ko: /opt/extra/giver.ko\n" in theirs["modules.dep"]
+    monkeypatch.setenv("KOBOX_CACHE_DIR", str(tmp_path / "cache"))
+    assert main(["depmod", "--root", str(tmp_path)]) == 0
+    assert {name: (tree / name).read_bytes() for name in theirs} == theirs
 
 
 @pytest.fixture(scope="module")
