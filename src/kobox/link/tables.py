@@ -48,7 +48,7 @@ FIELDS = (
     _Field("trace_events", "num_trace_events", ("_ftrace_events",), POINTER),
     _Field("trace_evals", "num_trace_evals", ("_ftrace_eval_map",), POINTER),
     _Field("trace_bprintk_fmt_start", "num_trace_bprintk_fmt", ("__trace_printk_fmt",), POINTER),
-    _Field("ftrace_callsites", "num_ftrace_callsites", ("__mcount_loc", "__patchable_function_entries"), POINTER),
+    _Field("ftrace_callsites", "num_ftrace_callsites", ("__mcount_loc",), POINTER),
     _Field("ei_funcs", "num_ei_funcs", ("_error_injection_whitelist",), "error_injection_entry"),
     _Field("kprobes_text_start", "kprobes_text_size", (".kprobes.text",), BYTE),
     _Field("kprobe_blacklist", "num_kprobe_blacklist", ("_kprobe_blacklist",), POINTER),
