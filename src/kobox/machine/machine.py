@@ -18,7 +18,7 @@ from kobox.machine import unicorn_abi as abi
 from kobox.machine.memory import PAGE_MASK, PAGE_SIZE, PhysicalMemory
 from kobox.machine.operand import faulting_address
 from kobox.machine.paging import PageMap
-from kobox.machine.traps import TrapArea
+from kobox.machine.traps import HLT, TrapArea
 from kobox.machine.unicorn_abi import GENERAL, REG, Unicorn
 
 RIP, RSP, RAX, RFLAGS = REG["rip"], REG["rsp"], REG["rax"], REG["eflags"]
@@ -171,7 +171,7 @@ class Machine:
                     rip = cpu.read(RIP)
                 elif self._stop_wanted:
                     self._stop_wanted = False
-                else:
+                elif self._behind_hlt(rip):
                     if self._idle(rip, done):
                         return
                     rip = cpu.read(RIP)
@@ -179,6 +179,12 @@ class Machine:
                 rip = self._raise(INVALID_OPCODE, rip)
             else:
                 rip = self._memory_fault(rip)
+
+    def _behind_hlt(self, rip: int) -> bool:
+        """Whether the run ended by a ``hlt``. Else the watchdog's stop came too late for its run, and ended this
+        one."""
+        paddr = self.pages.physical(rip - 1)
+        return paddr is not None and self.memory.bytes[paddr] == HLT
 
     def stop(self) -> None:
         """From a device or hook: come back to the loop soon."""
