@@ -877,7 +877,7 @@ class Loader:
         if self.heap is not None:
             yield from self.heap.module_gone(module.text("name"))
         yield from self.env.kfree(module["args"])
-        if module["percpu_size"]:
+        if module["percpu"]:
             yield (guest.symbol("free_percpu"), module["percpu"])
         bases = [module[f"{self._region_path(name)}.base"] for name in self._region_names()]
         for base in reversed(bases):  # the module structure itself lies in the first
