@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from pathlib import Path
@@ -33,4 +34,4 @@ def test_stops_out_of_the_blue_are_not_taken_for_a_halted_cpu(debian_root: Path)
             over.set()
             thread.join()
         assert kernel.now - before >= 1
-        assert kernel.dmesg()[-1].level > 3
+        assert not [one.text for one in kernel.dmesg() if re.search("BUG|WARNING|lockup|stall", one.text)]
