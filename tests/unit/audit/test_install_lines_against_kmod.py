@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from kobox.audit.allowlist import allow_list, allow_list_text
 from kobox.audit.fixes import fix_lines, with_lines
 from kobox.audit.policy import immune_modules
 from kobox.audit.profiles import built_in_profiles, load_profile
 from kobox.audit.ways import LOADS, System, expose
+from kobox.depot.names import module_name_of_path
 from kobox.depot.systems import open_system
 from needs import need_program
 
@@ -43,9 +45,13 @@ def dry_run(system: System, directory: Path, lines: list[str], module: str) -> s
     return subprocess.run(command, capture_output=True, text=True, env=_environment()).stdout
 
 
-def inserts(shown: str, module: str) -> bool:
+def inserted(shown: str) -> set[str]:
     paths = [line.split()[1] for line in shown.splitlines() if line.startswith("insmod ")]
-    return any(Path(path).name.partition(".")[0].replace("-", "_") == module for path in paths)
+    return {module_name_of_path(path) for path in paths}
+
+
+def inserts(shown: str, module: str) -> bool:
+    return module in inserted(shown)
 
 
 def test_the_29_modules_are_named_and_modprobe_agrees(system: System, tmp_path: Path) -> None:
@@ -84,3 +90,14 @@ def test_every_way_of_the_profiles_modules_ends_as_modprobe_says(system: System,
             assert inserts(shown, module) == (way.outcome == LOADS), (module, way, shown)
             checked += 1
     assert checked > 60
+
+
+def test_an_allow_list_leaves_modprobe_only_what_is_allowed(system: System, tmp_path: Path) -> None:
+    listed = allow_list(["ext4", "virtio_net"], system)
+    lines = [line for line in allow_list_text(listed, system).splitlines() if not line.startswith("blacklist ")]
+    every = [name for name, _ in system.tree.all_deps()]
+    (tmp_path / "00-allow.conf").write_text("".join(line + "\n" for line in lines))
+    command = ["modprobe", "-C", str(tmp_path), "-d", system.root, "-S", system.tree.release, "-n", "-v", "-a", *every]
+    shown = subprocess.run(command, capture_output=True, text=True, env=_environment()).stdout
+    assert len(every) > 4000
+    assert inserted(shown) == set(listed.allowed)
