@@ -18,7 +18,7 @@ from kobox.machine import unicorn_abi as abi
 from kobox.machine.memory import PAGE_MASK, PAGE_SIZE, PhysicalMemory
 from kobox.machine.operand import faulting_address
 from kobox.machine.paging import PageMap
-from kobox.machine.traps import HLT, TrapArea
+from kobox.machine.traps import TrapArea
 from kobox.machine.unicorn_abi import GENERAL, REG, Unicorn
 
 RIP, RSP, RAX, RFLAGS = REG["rip"], REG["rsp"], REG["rax"], REG["eflags"]
@@ -82,6 +82,8 @@ class Machine:
         """The guest waits for an interrupt."""
         self._vector: int | None = None
         self._stop_wanted = False
+        self._stops_seen = 0
+        """How many stops had been asked for when the last run began."""
         self.cpu.on_interrupt(self._note_vector)
         self._watchdog = _Watchdog(self.cpu)
         self.traps_taken = 0
@@ -132,6 +134,10 @@ class Machine:
     def run(self, done: Callable[[], bool]) -> None:
         """Run the guest until ``done()`` holds; it is asked after every trap and whenever the guest is idle.
 
+        A stop may come too late for its run and end the next one. So a run that ended without a trap has ended by a
+        ``hlt`` only if no stop was asked for during it or the one before; else the guest goes on, which after a real
+        ``hlt`` is an early wake-up, and those are allowed.
+
         Raises ``Halted`` when the guest can never go on.
         """
         cpu, traps, clock = self.cpu, self.area.traps, self.clock
@@ -146,6 +152,7 @@ class Machine:
             if self._alias_used:
                 self._alias_used = False
                 cpu.forget_pages()  # the guest must not find the alias in the CPU's cache
+            stops_before, self._stops_seen = self._stops_seen, cpu.stops
             status = self._watchdog.guard(rip)
             rip = cpu.read(RIP)
             if status == abi.OK:
@@ -171,7 +178,7 @@ class Machine:
                     rip = cpu.read(RIP)
                 elif self._stop_wanted:
                     self._stop_wanted = False
-                elif self._behind_hlt(rip):
+                elif cpu.stops == stops_before:
                     if self._idle(rip, done):
                         return
                     rip = cpu.read(RIP)
@@ -179,12 +186,6 @@ class Machine:
                 rip = self._raise(INVALID_OPCODE, rip)
             else:
                 rip = self._memory_fault(rip)
-
-    def _behind_hlt(self, rip: int) -> bool:
-        """Whether the run ended by a ``hlt``. Else the watchdog's stop came too late for its run, and ended this
-        one."""
-        paddr = self.pages.physical(rip - 1)
-        return paddr is not None and self.memory.bytes[paddr] == HLT
 
     def stop(self) -> None:
         """From a device or hook: come back to the loop soon."""

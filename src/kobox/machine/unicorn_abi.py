@@ -83,6 +83,8 @@ class Unicorn:
         self._check(self._lib.uc_open(CONST["UC_ARCH_X86"], CONST["UC_MODE_64"], ctypes.byref(handle)), "open")
         self._handle = handle
         self._keep: list[object] = []
+        self.stops = 0
+        """How often the end of a run was asked for."""
         self._raised: BaseException | None = None
         self._value = ctypes.c_uint64()
         self._value_ref = ctypes.byref(self._value)
@@ -191,7 +193,8 @@ class Unicorn:
         return status
 
     def stop(self) -> None:
-        """End the current run soon; may be called from another thread or a hook."""
+        """End the current run soon; may be called from another thread or a hook. May end the next run instead."""
+        self.stops += 1
         self._lib.uc_emu_stop(self._handle)
 
     def read(self, register: int) -> int:
