@@ -24,6 +24,7 @@ from kobox.errors import BadFile
 from tools.golden_compare import normal_log, normal_text
 from tools.golden_kernel import Answer
 
+_SETTLE_MS = 50
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SECTION_FIELDS = ((0, 4), (4, 4), (8, 8), (16, 8), (24, 8), (32, 8), (40, 4), (44, 4), (48, 8), (56, 8))
 _HEADER_FIELDS = ((0, 4), (4, 1), (16, 2), (18, 2), (20, 4), (24, 8), (40, 8), (52, 2), (58, 2), (60, 2), (62, 2))
@@ -147,6 +148,7 @@ def look(kernel: Any, data: bytes) -> tuple[Seen, Answer]:
     answer: Answer = kernel.finit_module(data, b"", 0)
     if answer.died or answer.killed_by is not None or answer.hung:
         return Seen(None, [], None, None), answer
+    kernel.sleep(_SETTLE_MS)  # the two loaders take different times; threads and work of the module come to rest
     modules = kernel.proc_modules()
     listed = None if modules is None else [normal_text(line) for line in modules]
     return Seen(answer.errno_name, normal_log(kernel.log()), kernel.tainted(), listed), answer
