@@ -15,7 +15,7 @@ from tools.golden_kernel import Answer, Entry, Record, errno_name
 NORMALISERS = """\
 addresses       kernel addresses (0xffff..., ffff...) and the kernel's offset read 0xADDR, ADDR, as recordings have
                 them; so do the value of a relocation that is refused, and the low half of a module's address as a
-                number (-10xxxxxxxx)
+                number (-10xxxxxxxx), and the distance in a call that ftrace shows as bytes (e8:..:..:..:..)
 process ids     in "PID: N" and "note: NAME[N] exited"
 load order      the SEQNUM of uevents
 Of an oops or a warning, besides:
@@ -32,6 +32,7 @@ _BARE_ADDRESS = re.compile(r"(?<![0-9a-fx])[89a-f][0-9a-f]{15}(?![0-9a-f])")
 _OFFSET = re.compile(r"(?<=^Kernel Offset: ).*")
 _VALUE = re.compile(r"^(module: .* val )[0-9a-f]+$")
 _LOW_HALF = re.compile(r"(?<![\d.])-10\d{8}\b")
+_CALL = re.compile(r"^( (?:actual|expected): +e[89]):(?:[0-9a-f]{2}:){3}[0-9a-f]{2}$")
 _PID = re.compile(r"(\bPID: |^note: [^\[]*\[)\d+")
 _REGISTERS = re.compile(r"^(RSP|RAX|RDX|RBP|R10|R13|FS|CS|CR2|DR0|DR3|PKRU):")
 _VALUES = re.compile(r"\b(R[A-Z0-9]{1,2}|EFLAGS|ORIG_RAX|CR[023]|DR\d|PKRU|FS|GS|knlGS):( *)(?:[0-9a-f]{5,}|ADDR)")
@@ -46,7 +47,7 @@ _TRACE_STARTS = ("<TASK>", "<IRQ>", "Call Trace:", "R13:")
 
 def normal_text(text: str) -> str:
     text = _OFFSET.sub("ADDR", _PID.sub(r"\1N", text))
-    text = _LOW_HALF.sub(_low_half, text)
+    text = _CALL.sub(r"\1:ADDR", _LOW_HALF.sub(_low_half, text))
     text = _VALUE.sub(r"\1ADDR", text)
     return _BARE_ADDRESS.sub("ADDR", _ADDRESS.sub("0xADDR", text))
 
