@@ -168,6 +168,7 @@ class Pristine(NamedTuple):
         machine = guest.machine
         machine.patched.clear()
         machine.pages.executed.clear()
+        machine.pages.overwritten.clear()
         return cls(
             booted,
             machine.cpu.save_context(),

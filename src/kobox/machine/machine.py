@@ -23,6 +23,7 @@ from kobox.machine.unicorn_abi import GENERAL, REG, Unicorn
 
 RIP, RSP, RAX, RFLAGS = REG["rip"], REG["rsp"], REG["rax"], REG["eflags"]
 IF = 1 << 9
+_WRITE_PROTECT = 1 << 16
 _CLEARED_ON_ENTRY = IF | 1 << 8 | 1 << 14 | 1 << 16  # IF TF NT RF
 DIVIDE, BREAKPOINT, INVALID_OPCODE, DOUBLE_FAULT, PROTECTION, PAGE_FAULT = 0, 3, 6, 8, 13, 14
 _LONGEST_INSTRUCTION = 15
@@ -58,7 +59,9 @@ class Machine:
         self.ram_size = memory_size
         self.cpu = Unicorn()
         self.cpu.map_memory(0, self.memory.size, self.memory.host_address)
-        self.pages = PageMap(self.memory, lambda: self.cpu.read(REG["cr3"]))
+        self.pages = PageMap(
+            self.memory, lambda: self.cpu.read(REG["cr3"]), lambda: bool(self.cpu.read(REG["cr0"]) & _WRITE_PROTECT)
+        )
         self.cpu.use_page_map(self.pages.fill)
         self.area = TrapArea(self.pages, own_base, memory_size, own_size)
         self.clock = Clock()
@@ -121,13 +124,14 @@ class Machine:
 
     def forget_changed_code(self) -> None:
         """Before a reset: drop translations of exactly the pages whose code was patched, or is not the kernel's own."""
-        changed = self.patched | self.pages.executed
+        changed = self.patched | self.pages.executed | self.pages.overwritten
         self.pages.alias_base = _ALIAS_BASE
         for page in changed:
             self.cpu.forget_code(_ALIAS_BASE + page, _ALIAS_BASE + page + PAGE_SIZE)
         self.pages.alias_base = 0
         self.patched.clear()
         self.pages.executed.clear()
+        self.pages.overwritten.clear()
 
     # -- the loop -----------------------------------------------------------------------------------------------
 

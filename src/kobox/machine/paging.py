@@ -32,9 +32,13 @@ class Miss(NamedTuple):
 class PageMap:
     """Answers the CPU's page requests, and Python's own questions about virtual addresses."""
 
-    def __init__(self, memory: PhysicalMemory, read_root: Callable[[], int]) -> None:
+    def __init__(
+        self, memory: PhysicalMemory, read_root: Callable[[], int], protects: Callable[[], bool] = lambda: True
+    ) -> None:
         self._memory = memory
         self._read_root = read_root
+        self._protects = protects
+        """Whether the kernel itself is bound by read-only pages: CR0.WP."""
         self._words = memory.words
         self.root = 0
         """Physical address of the table last used for the kernel half, which all of the guest's tables share."""
@@ -56,6 +60,9 @@ class PageMap:
         """Virtual ranges [start, end) that stay mapped as they are once the kernel has booted: its image, its page
         array. A permission that one of them lacks is looked up anew, so that granting it later works."""
         self._known: dict[int, tuple[int, int]] = {}
+        self.overwritten: set[int] = set()
+        """Physical pages of ``stable`` that the guest itself may have written: through the direct map, or with CR0.WP
+        off."""
         self.executed: set[int] = set()
         """Physical pages outside it that were executed and not written by Python since."""
         self.on_code_write: Callable[[int], None] = lambda page: None
@@ -67,7 +74,10 @@ class PageMap:
         """Serve one page request of the CPU."""
         if self.linear_base <= vaddr < self.linear_end:
             if access != abi.FETCH:
-                return vaddr - self.linear_base, abi.PROT_RW
+                paddr = vaddr - self.linear_base
+                if access == abi.WRITE and self.stable[0] <= paddr < self.stable[1]:
+                    self.overwritten.add(paddr)
+                return paddr, abi.PROT_RW
             self.miss = Miss(vaddr, "fetch", True)
             return None
         need = _NEED[access]
@@ -89,6 +99,10 @@ class PageMap:
                 if first <= vaddr < behind:
                     self._known[vaddr] = found
             return found
+        if found is not None and access == abi.WRITE and vaddr >> 63 and not self._protects():
+            # lasts until CR0 is written again, which makes the CPU forget what it knows of pages
+            self.overwritten.add(found[0])
+            return found[0], found[1] | abi.PROT_WRITE
         self.miss = Miss(vaddr, _NAMES[access], found is not None)
         return None
 
