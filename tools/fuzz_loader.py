@@ -190,10 +190,17 @@ def _code_reads_what_callers_left(one: Outcome) -> bool:
     return one.mutant.what.startswith("some_bytes") and None in (one.own.errno, one.image.errno) and not one.why
 
 
+def _one_log_is_longer(one: Outcome) -> bool:
+    own, image = one.own, one.image
+    short, long = sorted((own.log, image.log), key=len)
+    return own._replace(log=[]) == image._replace(log=[]) and long[: len(short)] == short and own.errno == "OK"
+
+
 REASONS: dict[str, Callable[[Outcome], bool]] = {
     "the kernel reads outside its copy of the file and takes what lies there; kobox refuses": _reads_outside,
     "a symbol's name lies behind the string table, where memory differs": _name_from_elsewhere,
     "the report of exhausted memory names sizes and tasks of the moment": _out_of_memory,
+    "the module's own timer or thread spoke before one of the two logs was read": _one_log_is_longer,
     "damaged code uses registers that its caller left": _code_reads_what_callers_left,
 }
 

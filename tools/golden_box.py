@@ -161,7 +161,7 @@ class BoxKernel:
         room, clock = self.kernel.modules_room, self.guest.machine.clock
         deadline = clock.now + nanoseconds
         while not operation.done and not operation.died:
-            if has_alarm and clock.now >= deadline and operation.job in self.tasks.jobs:
+            if has_alarm and clock.now >= deadline and operation.waits and operation.job in self.tasks.jobs:
                 room.interrupt(operation, _EINTR)
                 has_alarm, deadline = False, clock.now + _HUNG_NS
             try:

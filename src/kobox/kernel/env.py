@@ -12,6 +12,13 @@ from kobox.errors import Errno
 from kobox.kernel.guest import Guest
 
 Call = tuple[int, ...]
+
+
+class Interruptible(Call):
+    """A call while which the load waits for others: a signal ends it. Everything else a load does goes on to its
+    end."""
+
+
 Steps = Generator[Call, int, None]
 Result = Generator[Call, int, int]
 

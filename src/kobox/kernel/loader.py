@@ -21,7 +21,7 @@ from kobox.errors import Errno, GuestError
 from kobox.kernel import params
 from kobox.kernel.cpu_probe import probe_cpu
 from kobox.kernel.demands import keyrings_of, rules_of
-from kobox.kernel.env import Env, Result, Steps
+from kobox.kernel.env import Env, Interruptible, Result, Steps
 from kobox.kernel.exporters import ExporterList, ModuleExports
 from kobox.kernel.guest import Guest, View, errno_of, signed64
 from kobox.kernel.heapcheck_gate import HeapGate, Linked
@@ -301,7 +301,7 @@ class Loader:
         other = self._find(load.name)
         if other is not None and state_of(other) in ("coming", "unformed"):
             while other is not None and state_of(other) in ("coming", "unformed"):
-                yield (guest.symbol("msleep"), 1)
+                yield Interruptible((guest.symbol("msleep"), 1))
                 other = self._find(load.name)
             raise Errno(errno.EEXIST if other is not None and state_of(other) == "live" else errno.EBUSY)
         if other is not None:
@@ -434,7 +434,7 @@ class Loader:
             if self.guest.machine.clock.now >= deadline:
                 yield from self.env.printk(4, f"{load.name}: gave up waiting for init of module {busy}.")
                 return
-            yield (self.guest.symbol("msleep"), 1)
+            yield Interruptible((self.guest.symbol("msleep"), 1))
 
     def _busy(self, wanted: set[str]) -> str:
         """The name of a module that is being loaded and exports one of these symbols."""

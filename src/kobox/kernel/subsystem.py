@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from kobox.errors import Errno
 from kobox.kernel.entry import Entry
-from kobox.kernel.env import Result
+from kobox.kernel.env import Interruptible, Result
 from kobox.kernel.guest import Guest, signed64
 from kobox.kernel.loader import Loader, Step
 from kobox.kernel.tasks import Job, TaskDied
@@ -26,6 +26,8 @@ class Operation:
     result: int = 0
     done: bool = False
     died: bool = False
+    waits: bool = False
+    """For another load: a signal would end it."""
     exit_code: int = 0
     """Of a task that died: the signal."""
     trace: list[Step] = field(default_factory=list)
@@ -82,7 +84,7 @@ class Subsystem:
         return Operation(self.entry.delete_module(name, flags))
 
     def interrupt(self, operation: Operation, number: int) -> None:
-        """A signal for a load that waits for another one: it ends with this errno. Its present call must not run
+        """A signal for a load that ``waits`` for another one: it ends with this errno. Its present call must not run
         yet."""
         jobs = self.guest.tasks.jobs
         if operation.job is not None:
@@ -136,6 +138,7 @@ class Subsystem:
             operation.result, operation.done = ended.value, True
             return False
         operation.job = self.guest.tasks.start(*call)
+        operation.waits = isinstance(call, Interruptible)
         return True
 
 
