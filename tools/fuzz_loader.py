@@ -37,7 +37,7 @@ class Mutant(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a loader did with a mutant, as it is compared."""
+    """What a loader did with a mutant, as it is compared. ``errno`` None: it crashed, and the log tells where."""
 
     errno: str | None
     log: list[tuple[int | None, str]]
@@ -147,7 +147,8 @@ def look(kernel: Any, data: bytes) -> tuple[Seen, Answer]:
     kernel.log()
     answer: Answer = kernel.finit_module(data, b"", 0)
     if answer.died or answer.killed_by is not None or answer.hung:
-        return Seen(None, [], None, None), answer
+        report = [] if answer.died else normal_log(kernel.log())
+        return Seen(None, report, None, None), answer
     kernel.sleep(_SETTLE_MS)  # the two loaders take different times; threads and work of the module come to rest
     modules = kernel.proc_modules()
     listed = None if modules is None else [normal_text(line) for line in modules]
@@ -196,11 +197,18 @@ def _one_log_is_longer(one: Outcome) -> bool:
     return own._replace(log=[]) == image._replace(log=[]) and long[: len(short)] == short and own.errno == "OK"
 
 
+def _image_crashed_in_its_loader(one: Outcome) -> bool:
+    return one.image.errno is None and any("load_module+" in text for _, text in one.image.log)
+
+
 REASONS: dict[str, Callable[[Outcome], bool]] = {
     "the kernel reads outside its copy of the file and takes what lies there; kobox refuses": _reads_outside,
     "a symbol's name lies behind the string table, where memory differs": _name_from_elsewhere,
     "the report of exhausted memory names sizes and tasks of the moment": _out_of_memory,
     "the module's own timer or thread spoke before one of the two logs was read": _one_log_is_longer,
+    "the image's load_module crashes on tables that the file made overlap; kobox keeps its own apart": (
+        _image_crashed_in_its_loader
+    ),
     "damaged code uses registers that its caller left": _code_reads_what_callers_left,
 }
 

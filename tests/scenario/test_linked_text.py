@@ -45,7 +45,7 @@ def patched_later(linked: LinkedText) -> Iterator[int]:
     """Addresses whose bytes are not fixed."""
     for field, entry in (("jump_entries", 16), ("static_call_sites", 8), ("ftrace_callsites", 8)):
         table = linked.tables.get(field)
-        for number in range(table.count or 0 if table else 0):
+        for number in range(table.entries or 0 if table else 0):
             assert table is not None
             at = table.address + number * entry
             place = linked.code.read(at, 8)

@@ -1,4 +1,4 @@
-"""CR0.WP: whether read-only pages bind the kernel. Code that hides in a kernel clears it, patches, and sets it again."""
+"""CR0.WP: whether read-only pages bind the kernel. What hides in a kernel clears it, patches, and sets it again."""
 
 from __future__ import annotations
 
