@@ -147,7 +147,7 @@ def look(kernel: Any, data: bytes) -> tuple[Seen, Answer]:
     kernel.log()
     answer: Answer = kernel.finit_module(data, b"", 0)
     if answer.died or answer.killed_by is not None or answer.hung:
-        report = [] if answer.died else normal_log(kernel.log())
+        report = [] if answer.died else normal_log(kernel.log(), with_traces=True)
         return Seen(None, report, None, None), answer
     kernel.sleep(_SETTLE_MS)  # the two loaders take different times; threads and work of the module come to rest
     modules = kernel.proc_modules()
