@@ -201,6 +201,15 @@ def _image_crashed_in_its_loader(one: Outcome) -> bool:
     return one.image.errno is None and any("load_module+" in text for _, text in one.image.log)
 
 
+def _points_into_the_file(one: Outcome) -> bool:
+    """The address of the kernel's copy of the file does not fit; kobox has no such copy in the guest."""
+    return (
+        one.mutant.what.startswith(("relocation", "symbol"))
+        and one.own.errno == "OK"
+        and any("overflow in relocation" in text for _, text in one.image.log)
+    )
+
+
 REASONS: dict[str, Callable[[Outcome], bool]] = {
     "the kernel reads outside its copy of the file and takes what lies there; kobox refuses": _reads_outside,
     "a symbol's name lies behind the string table, where memory differs": _name_from_elsewhere,
@@ -208,6 +217,9 @@ REASONS: dict[str, Callable[[Outcome], bool]] = {
     "the module's own timer or thread spoke before one of the two logs was read": _one_log_is_longer,
     "the image's load_module crashes on tables that the file made overlap; kobox keeps its own apart": (
         _image_crashed_in_its_loader
+    ),
+    "a relocation names a section that is never loaded (.comment, __versions …), whose address kobox takes for 0": (
+        _points_into_the_file
     ),
     "damaged code uses registers that its caller left": _code_reads_what_callers_left,
 }
