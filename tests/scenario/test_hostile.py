@@ -10,6 +10,7 @@ import contextlib
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -110,6 +111,15 @@ def test_endless_recursion_hits_the_guard_page_and_panics_as_a_real_kernel_does(
     assert alive(kernel)
 
 
+@pytest.fixture
+def heard_sigint() -> Iterator[None]:
+    """SIGINT as a terminal's process has it: what a shell starts in the background ignores it from the start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard_sigint")
 def test_ctrl_c_ends_a_running_guest_and_leaves_the_kernel_resettable(kernel: Kernel) -> None:
     kernel.guest.tasks.real_limit = 60
     timer = threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGINT))
