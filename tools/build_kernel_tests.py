@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO, cast
 
 import kernel_headers
 
@@ -86,8 +87,10 @@ def unpack_source(archive: Path, work: Path) -> None:
         for member in tar:
             path = PurePosixPath(*PurePosixPath(member.name).parts[1:])
             if member.isfile() and (str(path.parent) in wanted or str(path) in EXTRA):
-                member.name = str(path)
-                tar.extract(member, work, filter="data")
+                target = work / path  # never outside: its folder is one of ours
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with cast(IO[bytes], tar.extractfile(member)) as source, open(target, "wb") as file:
+                    shutil.copyfileobj(source, file)
 
 
 def copy_source(tree: Path, work: Path) -> None:
