@@ -169,6 +169,7 @@ class Pristine(NamedTuple):
         machine.patched.clear()
         machine.pages.executed.clear()
         machine.pages.overwritten.clear()
+        machine.pages.forget_lasting()
         return cls(
             booted,
             machine.cpu.save_context(),
@@ -188,11 +189,11 @@ class Pristine(NamedTuple):
         machine.memory.reset()
         machine.cpu.restore_context(self.context)
         machine.cpu.forget_pages()
-        machine.pages.forget_lasting()
+        machine.pages.root = self.root
+        machine.pages.forget_grants()
         machine.clock = Clock(*self.clock)
         machine.pending = list(self.pending)
         machine.idle = False
-        machine.pages.root = self.root
         guest.pc.state = self.pc.copy()
         guest.tasks.reset(self.tasks.copy())
         self.booted.log.rewind(self.log_position)

@@ -60,6 +60,8 @@ class PageMap:
         """Virtual ranges [start, end) that stay mapped as they are once the kernel has booted: its image, its page
         array. A permission that one of them lacks is looked up anew, so that granting it later works."""
         self._known: dict[int, tuple[int, int]] = {}
+        self._sure: dict[int, tuple[int, int]] = {}
+        """Of these, what the tables say right after a reset."""
         self.overwritten: set[int] = set()
         """Physical pages of ``stable`` that the guest itself may have written: through the direct map, or with CR0.WP
         off."""
@@ -106,9 +108,22 @@ class PageMap:
         self.miss = Miss(vaddr, _NAMES[access], found is not None)
         return None
 
+    def forget_grants(self) -> None:
+        """After a reset, with the guest's tables back: what was granted since is not granted any more.
+
+        A page that was met since is looked up once in the tables as they are now; resets come often, and all of them go
+        back to the same tables.
+        """
+        for vaddr in self._known.keys() - self._sure.keys():
+            found = self.walk(vaddr)
+            if found is not None:
+                self._sure[vaddr] = found
+        self._known = dict(self._sure)
+
     def forget_lasting(self) -> None:
-        """After a reset: what was granted since is not granted any more."""
+        """Before another state becomes the one that resets go back to."""
         self._known.clear()
+        self._sure.clear()
 
     def walk(self, vaddr: int) -> tuple[int, int] | None:
         """(physical page, protection) by the guest's tables, or None. No side effects: accessed bits stay as they
