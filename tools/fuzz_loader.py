@@ -25,6 +25,8 @@ from tools.golden_compare import normal_log, normal_text
 from tools.golden_kernel import Answer
 
 _SETTLE_MS = 50
+_REAL_LIMIT = 0.5
+"""Seconds of processor time that damaged code may loop; several times as much while it calls the kernel."""
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SECTION_FIELDS = ((0, 4), (4, 4), (8, 8), (16, 8), (24, 8), (32, 8), (40, 4), (44, 4), (48, 8), (56, 8))
 _HEADER_FIELDS = ((0, 4), (4, 1), (16, 2), (18, 2), (20, 4), (24, 8), (40, 8), (52, 2), (58, 2), (60, 2), (62, 2))
@@ -145,6 +147,7 @@ def version(data: bytearray, rng: random.Random) -> str:
 def look(kernel: Any, data: bytes) -> tuple[Seen, Answer]:
     """Load a mutant into a fresh kernel."""
     kernel.log()
+    kernel.tasks.real_limit = _REAL_LIMIT
     answer: Answer = kernel.finit_module(data, b"", 0)
     if answer.died or answer.killed_by is not None or answer.hung:
         report = [] if answer.died else normal_log(kernel.log(), with_traces=True)
