@@ -27,6 +27,7 @@ _FAST_SLICE_NS = 1_000_000_000
 _MANY_READS = 100
 _PATIENCE = 30
 """How much longer than ``real_limit`` code may run that calls the kernel now and then."""
+_SPINNING = frozenset({"native_queued_spin_lock_slowpath", "queued_read_lock_slowpath", "queued_write_lock_slowpath"})
 _USER_SPACE = (1 << 47) - 4096
 """End of user addresses with four-level paging."""
 _STACK_LIMIT, _STACK_LIMIT_AT = 8 << 20, 512
@@ -248,22 +249,28 @@ class Tasks:
         if self.guest.has("panic_cpu") and self._panicked():
             self.dead = "kernel panic"
             raise KernelDead("kernel panic", hint="the log says why; reset() the kernel, or boot anew")
-        if self.guest.current not in self.running:
-            return  # whoever sleeps is no runaway: ``finish`` has a limit of virtual time for that
         machine = self.guest.machine
         rip = machine.cpu.read(RIP)
         in_module = not self.guest.in_kernel_text(rip)
+        deadlocked = self._waits_for_lock(rip)
         only_waits = self.guest.pc.reads_in_a_row > _MANY_READS  # of the clock, and nothing else
-        self._left_module = self._left_module or not (in_module or only_waits)
+        self._left_module = self._left_module or not (in_module or only_waits or deadlocked)
+        if self.guest.current not in self.running and not in_module and not deadlocked:
+            return  # whoever sleeps is no runaway: ``finish`` has a limit of virtual time for that
         lasted = time.thread_time() - self._started
-        limit = self.real_limit * (_PATIENCE if self._left_module else 1)
+        limit = self.real_limit * (_PATIENCE if self._left_module and not deadlocked else 1)
         if lasted < limit / 4:
             return
         machine.slice_ns = _FAST_SLICE_NS
-        if lasted > (limit if in_module else 2 * limit):
+        if lasted > (limit if in_module or deadlocked else 2 * limit):
             self._started = time.thread_time()
             self.killed.append(Killed(rip, lasted))
             machine.fault_here(INVALID_OPCODE)
+
+    def _waits_for_lock(self, rip: int) -> bool:
+        """Whether the code at ``rip`` spins for a lock: with one CPU nobody will ever release it."""
+        found = self.guest.symbols.at(rip)
+        return found is not None and found.name in _SPINNING
 
     def _panicked(self) -> bool:
         return self.guest.read_int(self.guest.symbol("panic_cpu"), 4, True) != -1
