@@ -1,13 +1,10 @@
 """What can go wrong, by who must act. Fields first; the text is made from them.
 
-``BadFile``: the file is broken. ``LinkError``: the file is fine, but does not fit this kernel. ``GuestError``: the
-module misbehaved while it ran. ``NotModelled``: kobox lacks something. ``UsageError``: the caller asked for what
-cannot be.
+``BadFile``: the file is broken. ``GuestError``: the module misbehaved while it ran. ``NotModelled``: kobox lacks
+something. ``UsageError``: the caller asked for what cannot be.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 
 class KoboxError(Exception):
@@ -43,15 +40,6 @@ class BadFile(KoboxError):
         if expected is not None:
             text += f"{',' if found is not None else ':'} expected {_shown(expected)}"
         super().__init__(text, hint)
-
-
-class LinkError(KoboxError):
-    """A module does not fit the kernel it is linked against. ``names`` lists every symbol concerned."""
-
-    def __init__(self, file: str, what: str, names: Sequence[str] = (), hint: str | None = None) -> None:
-        self.file, self.what, self.names = file, what, tuple(names)
-        listed = f": {', '.join(self.names)}" if names else ""
-        super().__init__(f"{file}: {what}{listed}", hint)
 
 
 class GuestError(KoboxError):

@@ -224,7 +224,6 @@ FLAGS: tuple[TaintFlag, ...] = (
 )
 
 BY_LETTER: dict[str, TaintFlag] = {flag.letter: flag for flag in FLAGS}
-BY_NAME: dict[str, TaintFlag] = {flag.name: flag for flag in FLAGS}
 FLAGS_IN_6_1 = 19
 """Columns of the text of a 6.1 kernel; the length of the image's ``taint_flags`` table says it for others."""
 

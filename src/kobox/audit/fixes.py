@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from kobox.audit.ways import System, expose
 from kobox.depot.config import parse_file
-from kobox.depot.facts import Config, Place, empty_config
+from kobox.depot.facts import Config, empty_config
 
 FIX_FILE = "00-kobox-audit.conf"
 """Digits sort before letters, so this comes before ``modules.softdep`` and before almost every other file."""
@@ -53,7 +53,3 @@ def fix_text(modules: Iterable[str], system: System) -> str:
     for module in modules:
         out += ["\n", *(line + "\n" for line in fix_lines(module, system))]
     return "".join(out)
-
-
-def fix_place() -> Place:
-    return Place(f"/etc/modprobe.d/{FIX_FILE}")

@@ -182,10 +182,6 @@ class Code:
     data: bytes | None
     ip_offset: int = 42
 
-    def at_ip(self) -> bytes:
-        """The bytes from the faulting instruction on."""
-        return self.data[self.ip_offset :] if self.data else b""
-
 
 @dataclass(frozen=True, slots=True)
 class Instruction:

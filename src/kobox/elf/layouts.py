@@ -14,7 +14,6 @@ from typing import Final, Literal, NamedTuple
 from kobox.elf.constants import EM
 
 MAGIC: Final = b"\x7fELF"
-IDENT_SIZE: Final = 16
 _EI_CLASS, _EI_DATA = 4, 5
 _CLASS_32, _DATA_BIG = 1, 2
 _WIDE_MACHINES: Final = frozenset({EM.X86_64, EM.AARCH64, EM.PPC64, EM.SPARCV9, EM.LOONGARCH, EM.ALPHA})

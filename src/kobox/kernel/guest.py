@@ -11,7 +11,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from kobox.errors import GuestError, NotModelled
+from kobox.errors import NotModelled
 from kobox.machine.memory import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -219,9 +219,3 @@ def errno_of(value: int) -> int:
     """The positive errno in a 64-bit result, or 0."""
     number = -signed64(value)
     return number if 0 < number <= 4095 else 0
-
-
-def require(condition: bool, what: str) -> None:
-    """Refuse to go on from a state that cannot be."""
-    if not condition:
-        raise GuestError(what)

@@ -16,7 +16,6 @@ _CONTINUED = 8
 _ID_SIZE = 8
 """Each text block starts with the id of its descriptor."""
 _LEVEL_NAMES = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")
-_DRAIN_STEP = 64
 """Records that may gather in the ring before it is read in the middle of a run."""
 
 
@@ -31,10 +30,6 @@ class LogRecord(NamedTuple):
     caller: int = 0
     continued: bool = False
     """The line was printed in pieces (``KERN_CONT``)."""
-
-    @property
-    def level_name(self) -> str:
-        return _LEVEL_NAMES[self.level]
 
     def __str__(self) -> str:
         return f"[{self.time // 1_000_000_000:5}.{self.time // 1000 % 1_000_000:06}] {self.text}"
@@ -51,7 +46,6 @@ class Log:
         """How many records of a restored boot have not been loaded."""
         self._next = 0
         self._head_at = 0
-        self._last_head = -1
         ring = guest.layouts
         self._desc_size, self._info_size = ring.size("prb_desc"), ring.size("printk_info")
         self._state_at = ring.offset("prb_desc", "state_var")
@@ -90,20 +84,11 @@ class Log:
         """Forget what came after a position, as the ring has forgotten it."""
         count, self._next = position
         del self._records[max(0, count - self._older) :]
-        self._last_head = -1
 
     def restore(self, position: tuple[int, int], load: Callable[[], list[LogRecord]]) -> None:
         """Stand at a position of an earlier process; ``load`` reads its records when somebody wants them."""
         self._older, self._next = position
         self._records, self._load_older = [], load
-
-    def drain_if_full(self) -> None:
-        """Cheap enough for every trap: read the ring when many records wait in it."""
-        if self._head_at == 0:
-            self._find_ring()
-        head = self._guest.machine.memory.words[self._head_at]
-        if head - self._last_head > _DRAIN_STEP or head < self._last_head:
-            self.read()
 
     def read(self) -> None:
         """Append every finished record that is not known yet."""
@@ -116,7 +101,6 @@ class Log:
         text_size = 1 << ring["text_data_ring.size_bits"]
         text_data = ring["text_data_ring.data"]
         head = guest.machine.memory.words[self._head_at]
-        self._last_head = head
         # descriptor ids count up with the records; the newest is at head, and sequence numbers tell which are new
         new = []
         for back in range(count):

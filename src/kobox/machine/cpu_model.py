@@ -28,7 +28,6 @@ class CpuModel(NamedTuple):
     name: str
     board: Board
     tsc_khz: int
-    unicorn_model: int
     leaves: dict[int, tuple[int, int, int, int]]
     msrs: dict[int, int]
     kept: tuple[range, ...]
@@ -55,7 +54,6 @@ def load_model(name: str = DEFAULT) -> CpuModel:
         name=raw["name"],
         board=Board(**raw["board"]),
         tsc_khz=raw["tsc_khz"],
-        unicorn_model=raw["unicorn_model"],
         leaves=leaves,  # type: ignore[arg-type]  # four values each, as the file is ours
         msrs={int(number, 16): int(value, 16) for number, value in raw["msrs"].items()},
         kept=tuple(_range(text) for text in raw["kept"]),

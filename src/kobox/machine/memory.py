@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from typing import Protocol
 
 PAGE_SIZE = 4096
 PAGE_MASK = ~(PAGE_SIZE - 1)
@@ -25,12 +24,6 @@ _libc.mmap.argtypes = (
     ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
 )  # fmt: skip
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-
-
-class Readable(Protocol):
-    """Anything with guest bytes by physical address."""
-
-    def read(self, paddr: int, size: int) -> bytes: ...
 
 
 class PhysicalMemory:

@@ -77,8 +77,11 @@ class PageMap:
         if self.linear_base <= vaddr < self.linear_end:
             if access != abi.FETCH:
                 paddr = vaddr - self.linear_base
-                if access == abi.WRITE and self.stable[0] <= paddr < self.stable[1]:
-                    self.overwritten.add(paddr)
+                if not self.stable[0] <= paddr < self.stable[1]:
+                    return paddr, abi.PROT_RW
+                if access != abi.WRITE:
+                    return paddr, abi.PROT_READ  # so that a write is asked for, and noted
+                self.overwritten.add(paddr)
                 return paddr, abi.PROT_RW
             self.miss = Miss(vaddr, "fetch", True)
             return None

@@ -99,12 +99,6 @@ class Pc:
             return table[name]
         return lambda: self._random(register)
 
-    def raise_ioapic_pin(self, pin: int) -> None:
-        """An edge on one of the 24 interrupt inputs."""
-        entry = self.state.ioapic.get(0x10 + 2 * pin, _MASKED)
-        if not entry & _MASKED:
-            self.machine.interrupt(entry & 0xFF)
-
     # -- instructions -------------------------------------------------------------------------------------------
 
     def _cpuid(self) -> None:

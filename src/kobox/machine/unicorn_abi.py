@@ -27,16 +27,6 @@ _ENCODING = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *GENERAL[8:
 
 OK = CONST["UC_ERR_OK"]
 INSN_INVALID = CONST["UC_ERR_INSN_INVALID"]
-EXCEPTION = CONST["UC_ERR_EXCEPTION"]
-FAULTS: dict[int, tuple[str, bool]] = {
-    CONST["UC_ERR_READ_UNMAPPED"]: ("read", False),
-    CONST["UC_ERR_WRITE_UNMAPPED"]: ("write", False),
-    CONST["UC_ERR_FETCH_UNMAPPED"]: ("fetch", False),
-    CONST["UC_ERR_READ_PROT"]: ("read", True),
-    CONST["UC_ERR_WRITE_PROT"]: ("write", True),
-    CONST["UC_ERR_FETCH_PROT"]: ("fetch", True),
-}
-"""Memory errors of a run: access, and whether the page was there."""
 
 READ, WRITE, FETCH = CONST["UC_MEM_READ"], CONST["UC_MEM_WRITE"], CONST["UC_MEM_FETCH"]
 """What the CPU wants of a page."""
@@ -94,11 +84,6 @@ class Unicorn:
         self._ctl = self._lib.uc_ctl
 
     # -- set-up -------------------------------------------------------------------------------------------------
-
-    def set_cpu_model(self, model: int) -> None:
-        """Choose Unicorn's own CPU model, before anything runs."""
-        request = _ctl_code(CONST["UC_CTL_CPU_MODEL"], 1, _CTL_WRITE)
-        self._check(self._ctl(self._handle, request, ctypes.c_int(model)), "cpu model")
 
     def use_page_map(self, fill: Callable[[int, int], tuple[int, int] | None]) -> None:
         """Every virtual page the CPU touches is asked of ``fill(vaddr, access) -> (paddr, protection) | None``."""
@@ -211,9 +196,9 @@ class Unicorn:
         if place is not None:
             self._file[place] = value & _ALL_ONES
             return
-        self.write_slow(register, value)
+        self._write_slow(register, value)
 
-    def write_slow(self, register: int, value: int) -> None:
+    def _write_slow(self, register: int, value: int) -> None:
         """Through the library."""
         self._value.value = value
         self._lib.uc_reg_write(self._handle, register, self._value_ref)
@@ -306,14 +291,14 @@ class Unicorn:
         """
         marks = {name: 0x6B6F_626F_7800_0001 + 0x1_0001 * index for index, name in enumerate(_ENCODING)}
         for name, mark in marks.items():
-            self.write_slow(REG[name], mark)
+            self._write_slow(REG[name], mark)
         wanted = struct.pack(f"<{len(marks)}Q", *marks.values())
         found = _find_behind_pointers(self._handle.value or 0, wanted, _address_of(self._lib.uc_open))
         file = memoryview(b"")
         if found:
             file = memoryview((ctypes.c_uint64 * len(marks)).from_address(found)).cast("B").cast("Q")
         for name in marks:
-            self.write_slow(REG[name], 0)
+            self._write_slow(REG[name], 0)
         return file if not any(file) else memoryview(b"")
 
     def _guarded(self, function: Callable[..., None]) -> Callable[..., None]:

@@ -15,7 +15,7 @@ from typing import Any
 from kobox.errors import NotModelled
 
 _HINT = "pip install 'unicorn==2.1.4'"
-_LIBRARY_NAMES = ("libunicorn.so.2", "libunicorn.2.dylib", "libunicorn.so")
+_NAME = "libunicorn.so.2"
 
 _HANDLE, _POINTER, _ADDRESS, _SIZE = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_size_t
 _PROTOTYPES: dict[str, tuple[Any, ...]] = {
@@ -62,14 +62,11 @@ def _constants(folder: str, name: str) -> dict[str, int]:
 
 def _load(folder: str) -> ctypes.CDLL:
     """The library beside the package, as pip installs it, or the system's, as distributions do."""
-    for name in _LIBRARY_NAMES:
-        beside = os.path.join(folder, "lib", name)
-        for place in (beside,) if os.path.exists(beside) else (name,):
-            try:
-                return ctypes.CDLL(place)
-            except OSError:
-                continue
-    raise NotModelled("Unicorn's library cannot be loaded", hint=_HINT)
+    beside = os.path.join(folder, "lib", _NAME)
+    try:
+        return ctypes.CDLL(beside if os.path.exists(beside) else _NAME)
+    except OSError as error:
+        raise NotModelled(f"Unicorn's library cannot be loaded: {error}", hint=_HINT) from error
 
 
 _place = _folder()

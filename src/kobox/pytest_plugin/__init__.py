@@ -70,13 +70,6 @@ class Kernels:
             kernel.reset()
         return kernel
 
-    def drop(self, kernel: Kernel) -> None:
-        """Forget a kernel that cannot be used any more."""
-        for key, known in list(self._kernels.items()):
-            if known is kernel:
-                del self._kernels[key]
-        kernel.close()
-
     def close(self) -> None:
         for kernel in self._kernels.values():
             kernel.close()

@@ -189,12 +189,6 @@ class ModuleDebug:
         with _Guarded(self.elf.name):
             return next(self._variables(place, bytes([OP.REG0 + number])), None) if number >= 0 else None
 
-    def null_variables(self, place: Place) -> tuple[Variable, ...]:
-        """Pointers that the compiler knows to be NULL at a place."""
-        with _Guarded(self.elf.name):
-            found = self._variables(place, bytes([OP.LIT0, OP.STACK_VALUE]))
-            return tuple(variable for variable in found if variable.pointee is not None)
-
     def _variables(self, place: Place, wanted: bytes) -> Iterator[Variable]:
         pc = address_of(place.section_idx, place.offset)
         unit = self._unit_at(pc)
