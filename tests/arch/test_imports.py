@@ -21,7 +21,8 @@ RANKS = {
     "bare": 6,
     "box": 6, "runner": 6,
     "audit": 7, "build": 7, "initramfs": 7, "verdict": 7,
-    "session": 8, "cli": 8, "web": 8, "pytest_plugin": 8, "__main__": 9, "__init__": 9,
+    "session": 8,
+    "cli": 9, "web": 9, "pytest_plugin": 9, "__main__": 10, "__init__": 10,
 }  # fmt: skip
 
 MAY_SHARE = {("runner", "box"), ("box", "bare"), ("bringup", "kapi"), ("audit", "build")}
@@ -33,6 +34,7 @@ FENCES = {
     "asn1crypto": {"sign"},
     "pytest": {"pytest_plugin"},
     "_pytest": {"pytest_plugin"},
+    "aiohttp": {"session"},
 }
 
 LATE_FOR_COLD_START = {("depot", "kobox.ko"), ("depot", "kobox.depot.cmdline")}

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
+from kobox.kernel.records import DirEntry, Status
 from kobox.kernel.syscalls import AT_FDCWD, O_DIRECTORY, O_RDONLY, O_WRONLY, Syscalls
 
 _CHUNK = 1 << 16
 _DIRENT = struct.Struct("<QqHB")
 _KINDS = {1: "fifo", 2: "char", 4: "dir", 6: "block", 8: "file", 10: "link", 12: "socket"}
-
-
-class DirEntry(NamedTuple):
-    """One name in a directory; ``kind``: file, dir, link, char, block, fifo, socket or unknown."""
-
-    name: str
-    kind: str
-
-
-class Status(NamedTuple):
-    """``mode`` with the type bits, ``size`` in bytes."""
-
-    mode: int
-    size: int
-    uid: int
-    gid: int
 
 
 class Files:
@@ -122,3 +106,6 @@ class Files:
         name, buffer = self._sys.window.text(path), self._sys.window.reserve(4096)
         count = self._sys.checked(f"readlink {path}", "readlinkat", AT_FDCWD, name, buffer, 4096)
         return self._sys.guest.read(buffer, count).decode("utf-8", "surrogateescape")
+
+
+__all__ = ["DirEntry", "Files", "Status"]

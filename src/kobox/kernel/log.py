@@ -7,9 +7,10 @@ Formatting, levels, time stamps and continuation lines are the kernel's own; her
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from kobox.kernel.guest import Guest
+if TYPE_CHECKING:
+    from kobox.kernel.guest import Guest
 
 _COMMITTED, _FINALIZED = 1, 2
 _CONTINUED = 8

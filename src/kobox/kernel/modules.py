@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kobox.errors import Errno
-from kobox.kernel.files import Files
-from kobox.kernel.guest import Guest, View
+
+if TYPE_CHECKING:
+    from kobox.kernel.files import Files
+    from kobox.kernel.guest import Guest, View
 
 _STATES = ("live", "coming", "going", "unformed")
 
