@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: demo test test-full bench lint fuzz packages clean
+.PHONY: demo test test-full bench lint fuzz man packages clean
 
 demo: $(STAMP)
 	$(BIN)/kobox run examples/prebuilt/hello.ko --image bare my_param=7
@@ -27,6 +27,9 @@ bench: $(STAMP) packages
 	$(BIN)/python -m tools.bench $(BENCH_ARGS)
 	$(BIN)/python -m tools.bench_depot
 	$(BIN)/python -m tools.bench_modprobe
+
+man: $(STAMP)
+	$(BIN)/kobox man --dir build/man/man1
 
 # Mutated modules through kobox's loader and the image's own; random modprobe.d and module trees through
 # kobox and kmod.

@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from kobox.cli.table import COMMANDS, COMPAT
-
-if TYPE_CHECKING:
-    import argparse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,6 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"kobox {__version__}")
         return 0
     name, rest = args[0], args[1:]
+    if name == "__complete":  # asked by the shells' completion scripts, at each press of the key
+        from kobox.cli.complete import main as complete
+
+        return complete(rest)
     if name not in COMMANDS:
         print(f"kobox: no command {name!r}{_nearest(name)}; see 'kobox --help'", file=sys.stderr)
         return 2
@@ -50,7 +50,9 @@ def _run_command(name: str, rest: list[str]) -> int:
         if hasattr(command, "main"):  # commands that keep kmod's own getopt manners
             code = int(command.main(rest))
         else:
-            parser = _parser(name, command)
+            from kobox.cli.described import parser_of
+
+            parser = parser_of(name, command)
             mixes = getattr(command, "MIXES_OPTIONS", False)  # name=value arguments may stand behind options
             code = int(command.run(parser.parse_intermixed_args(rest) if mixes else parser.parse_args(rest)))
         sys.stdout.flush()  # here, where a reader that is gone is no traceback
@@ -68,19 +70,6 @@ def _run_command(name: str, rest: list[str]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"kobox {name}: {where}{error.strerror or error}", file=sys.stderr)
         return 1
-
-
-def _parser(name: str, command: object) -> argparse.ArgumentParser:
-    import argparse
-
-    parser = argparse.ArgumentParser(
-        prog=f"kobox {name}",
-        description=COMMANDS[name].help,
-        epilog=getattr(command, "EPILOG", None),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.add_arguments(parser)  # type: ignore[attr-defined]  # the protocol of a command module
-    return parser
 
 
 def _print_overview() -> None:

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--live", action="store_true", help="this host; nothing is changed")
     parser.add_argument("-S", "--set-version", dest="release", metavar="REL", help="this release of the root")
     parser.add_argument(
-        "--profile", action="append", default=[], metavar="NAME|FILE", help="only this profile (may be repeated)"
+        "--profile", action="append", default=[], metavar="PROFILE|FILE", help="only this profile (may be repeated)"
     )
     parser.add_argument("--list-profiles", action="store_true", help="show the profiles that come with kobox")
     parser.add_argument("--cmdline", metavar="TEXT", help="the kernel command line, instead of ROOT/proc/cmdline")

@@ -8,8 +8,10 @@ import re
 import sys
 from collections.abc import Sequence
 
-from kobox.cli.gnu_getopt import Long, getopt_long
+from kobox.cli.gnu_getopt import getopt_long
 from kobox.cli.kmod_face import Console, Where, guarded, print_json, version_lines
+from kobox.cli.kmod_options import DEPMOD
+from kobox.cli.options import getopt_tables, help_text
 from kobox.depot.depmod import DepmodOptions, DepmodResult, depmod, is_up_to_date
 from kobox.depot.depmod_cache import cache_directory
 from kobox.depot.depmod_config import DEPMOD_DIRS
@@ -19,73 +21,7 @@ from kobox.depot.names import absolute_path
 from kobox.depot.tree import release_of
 from kobox.errors import UsageError
 
-EPILOG = "example: kobox depmod --root /mnt 6.1.0-56-amd64"
-
-SHORT = "aAb:m:o:C:E:F:euqrvnP:wVhj:"
-LONG = {
-    "all": Long("a"),
-    "quick": Long("A"),
-    "basedir": Long("b", True),
-    "moduledir": Long("m", True),
-    "outdir": Long("o", True),
-    "config": Long("C", True),
-    "symvers": Long("E", True),
-    "filesyms": Long("F", True),
-    "errsyms": Long("e"),
-    "unresolved-error": Long("unresolved-error"),
-    "verbose": Long("v"),
-    "show": Long("n"),
-    "dry-run": Long("n"),
-    "symbol-prefix": Long("P", True),
-    "warn": Long("w"),
-    "map": Long("map"),
-    "version": Long("V"),
-    "help": Long("h"),
-    "root": Long("root", True),
-    "live": Long("live"),
-    "index-order": Long("index-order", True),
-    "no-cache": Long("no-cache"),
-    "jobs": Long("j", True),
-    "json": Long("json"),
-}
-
-HELP = """\
-usage: kobox depmod [OPTION ...] [RELEASE]
-       kobox depmod [OPTION ...] RELEASE /path/to/FILE.ko ...
-
-Makes the index files of a release's modules: without RELEASE the running kernel's, with --root
-the only one that is there.
-
-where (one is needed, unless -n only shows or -o writes elsewhere):
-      --root DIR           modules and depmod.d of the system in DIR
-  -b, --basedir DIR        modules of DIR, depmod.d of this host (as kmod)
-      --live               this host's own modules
-  -m, --moduledir DIR      where releases are below that, instead of lib/modules or usr/lib/modules
-  -o, --outdir DIR         write below DIR
-
-what:
-  -a, --all                all modules (as without operands)
-  -A, --quick              only if a module is newer than modules.dep
-  -n, --show               write nothing, print every text file  [--dry-run]
-  -C, --config FILE|DIR    read this instead of depmod.d (may be repeated)
-  -P, --symbol-prefix CHAR a character that doesn't count in front of symbol names
-
-what to tell:
-  -e, --errsyms            symbols that nobody exports; needs one of
-  -E, --symvers FILE       Module.symvers: also symbols of another version
-  -F, --filesyms FILE      System.map
-  -w, --warn               values that an index has twice
-  -v, --verbose            which symbol makes a module need another
-      --json               what was done, as a record
-
-how:
-      --index-order ORDER  children-first (kmod up to 33) or parents-first (34); without it as the
-                           kmod of that system has it, else children-first
-      --no-cache           read every module again
-  -j, --jobs N             processes to use
-  -V, -h                   version, this help
-
-"""
+SHORT, LONG = getopt_tables(DEPMOD.options)
 
 _KMOD_VERSION = re.compile(rb"kmod version (\d+)")
 _IGNORED = {"u": "-u", "q": "-q", "r": "-r", "unresolved-error": "--unresolved-error", "map": "--map"}
@@ -163,7 +99,7 @@ def _main(argv: list[str], console: Console) -> int:
     request = _Request()
     for name, value in options:
         if name in ("h", "V"):
-            sys.stdout.write(HELP + EPILOG + "\n" if name == "h" else "\n".join(version_lines()) + "\n")
+            sys.stdout.write(help_text(DEPMOD) if name == "h" else "\n".join(version_lines()) + "\n")
             return 0
         request.take(name, value, console)
     release = operands[0] if operands else _release(request)

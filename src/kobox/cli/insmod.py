@@ -6,30 +6,10 @@ import os
 from collections.abc import Sequence
 from errno import EINVAL, ENOENT, ENOEXEC, ESRCH
 
-from kobox.cli.gnu_getopt import Long
-from kobox.cli.kmod_face import COMMON_LONG, Console, print_json, run_tool, target_of
+from kobox.cli.kmod_face import Console, print_json, run_tool, target_of
+from kobox.cli.kmod_options import INSMOD
 from kobox.depot.targets import IGNORE_MODVERSIONS, IGNORE_VERMAGIC, Target
 from kobox.errors import Errno
-
-SHORT = "psvfVh"
-LONG = COMMON_LONG | {
-    "force": Long("f"),
-    "force-modversion": Long("force-modversion"),
-    "force-vermagic": Long("force-vermagic"),
-}
-
-HELP = """\
-usage: kobox insmod --live [OPTION ...] FILE [PARAMETER=VALUE ...]
-
-      --live               insert into this host's kernel
-  -f, --force              --force-modversion and --force-vermagic
-  -s, --syslog             messages to syslog
-  -v, --verbose            say what is inserted
-      --json               the result as JSON
-  -V, -h                   version, this help
-
-example: kobox insmod --live ./hello.ko my_param=7
-"""
 
 _FLAGS = {
     "f": IGNORE_MODVERSIONS | IGNORE_VERMAGIC,
@@ -60,7 +40,7 @@ def main(argv: Sequence[str], target: Target | None = None) -> int:
             return 1
         return _insert(file, " ".join(parameters), target or target_of(given), console, given)
 
-    return run_tool(console, argv, (SHORT, LONG), HELP, work)
+    return run_tool(console, argv, INSMOD, work)
 
 
 def _flags(given: dict[str, str]) -> int:

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add.add_argument(
         "--suite",
-        metavar="NAME",
+        metavar="SUITE",
         help="with --debian: a suite the host's sources do not have; NAME@YYYYMMDD: as it was that day",
     )
     add.add_argument("--headers", action="store_true", help="with --debian: the header packages too")

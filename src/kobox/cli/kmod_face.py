@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from kobox.cli.gnu_getopt import GetoptError, Long, getopt_long
+from kobox.cli.gnu_getopt import GetoptError, getopt_long
+from kobox.cli.options import Usage, getopt_tables, help_text
 from kobox.errors import NotModelled
 
 if TYPE_CHECKING:
@@ -21,18 +22,6 @@ LEVELS = {"FATAL": 2, "ERROR": 3, "WARNING": 4, "NOTICE": 5, "INFO": 6}
 
 NO_KERNEL = "no kobox kernel is running to act on"
 NO_KERNEL_HINT = "--root DIR (or -d DIR) answers from a directory, --live acts on this host"
-
-
-COMMON_LONG = {
-    "syslog": Long("s"),
-    "verbose": Long("v"),
-    "version": Long("V"),
-    "help": Long("h"),
-    "root": Long("root", True),
-    "live": Long("live"),
-    "json": Long("json"),
-}
-"""What insmod, rmmod and lsmod have in common; in short ``svVh``."""
 
 
 class Stop(Exception):
@@ -119,20 +108,19 @@ def guarded(console: Console, work: Callable[[], int]) -> int:
 def run_tool(
     console: Console,
     argv: Sequence[str],
-    accepted: tuple[str, Mapping[str, Long]],
-    help_text: str,
+    usage: Usage,
     work: Callable[[dict[str, str], list[str]], int],
 ) -> int:
-    """A small tool's life: parse (``accepted``: short and long options), answer -h and -V, else ``work``.
+    """A small tool's life: parse what its ``usage`` accepts, answer -h and -V, else ``work``.
 
     ``work`` gets the options by name (the last of each counts) and the operands; its result is the exit code.
     """
 
     def life() -> int:
-        options, operands = getopt_long(argv, *accepted)
+        options, operands = getopt_long(argv, *getopt_tables(usage.options))
         given = dict(options)
         if "h" in given or "V" in given:
-            sys.stdout.write(help_text if "h" in given else "\n".join(version_lines()) + "\n")
+            sys.stdout.write(help_text(usage) if "h" in given else "\n".join(version_lines()) + "\n")
             return 0
         console.syslog = "s" in given
         return work(given, operands)

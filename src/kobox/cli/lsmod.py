@@ -5,21 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from kobox.cli.kmod_face import COMMON_LONG, Console, no_kernel, print_json, run_tool
+from kobox.cli.kmod_face import Console, no_kernel, print_json, run_tool
+from kobox.cli.kmod_options import LSMOD
 from kobox.depot.targets import Loaded, SysModules, Target
-
-SHORT = "svVh"
-
-HELP = """\
-usage: kobox lsmod (--live | --root DIR) [--json]
-
-      --live               this host's kernel
-      --root DIR           what DIR/proc/modules says (a copy of a machine's)
-      --json               records instead of columns
-  -V, -h                   version, this help
-
-example: kobox lsmod --live --json
-"""
 
 
 def main(argv: Sequence[str], target: Target | None = None) -> int:
@@ -39,7 +27,7 @@ def main(argv: Sequence[str], target: Target | None = None) -> int:
         sys.stdout.writelines(module_line(module) + "\n" for module in modules)
         return 0
 
-    return run_tool(Console("lsmod", verbosity=4), argv, (SHORT, COMMON_LONG), HELP, work)
+    return run_tool(Console("lsmod", verbosity=4), argv, LSMOD, work)
 
 
 def module_line(module: Loaded) -> str:

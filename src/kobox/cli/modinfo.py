@@ -10,8 +10,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from kobox.cli.gnu_getopt import Long, getopt_long
+from kobox.cli.gnu_getopt import getopt_long
 from kobox.cli.kmod_face import Console, guarded, version_lines
+from kobox.cli.kmod_options import MODINFO
+from kobox.cli.options import getopt_tables, help_text
 from kobox.depot.modinfo import (
     ModuleInfo,
     Parameter,
@@ -23,45 +25,7 @@ from kobox.depot.modinfo import (
 from kobox.depot.names import absolute_path, is_module_file, module_name_of_path
 from kobox.depot.tree import ModuleTree, release_of
 
-EPILOG = "example: kobox modinfo --root /mnt -k 6.1.0-56-amd64 --json --all"
-
-SHORT = "adlpn0mF:k:b:Vh"
-LONG = {
-    "author": Long("a"),
-    "description": Long("d"),
-    "license": Long("l"),
-    "parameters": Long("p"),
-    "filename": Long("n"),
-    "null": Long("0"),
-    "modname": Long("m"),
-    "field": Long("F", True),
-    "set-version": Long("k", True),
-    "basedir": Long("b", True),
-    "version": Long("V"),
-    "help": Long("h"),
-    "root": Long("root", True),
-    "all": Long("all"),
-    "json": Long("json"),
-}
-
-HELP = """\
-usage: kobox modinfo [OPTION ...] NAME|ALIAS|FILE ...
-       kobox modinfo [OPTION ...] --all
-
-      --root DIR           modules of the system in DIR, of the only release that it has
-  -b, --basedir DIR        modules of the running kernel's release in DIR (as kmod)
-  -k, --set-version REL    this release instead
-  -m, --modname            operands are names, neither aliases nor files
-      --all                every module of modules.dep
-
-  -F, --field NAME         only this field: what modules call it, or filename, name, parm
-  -a, -d, -l, -p, -n       the same for author, description, license, parm, filename
-                           [--author --description --license --parameters --filename]
-  -0, --null               end entries with NUL, write fields as name=value
-      --json               records
-  -V, -h                   version, this help
-
-"""
+SHORT, LONG = getopt_tables(MODINFO.options)
 
 _FIELDS = {"a": "author", "d": "description", "l": "license", "p": "parm", "n": "filename"}
 
@@ -79,7 +43,7 @@ def _main(argv: list[str], console: Console) -> int:
     flags: set[str] = set()
     for name, value in options:
         if name in ("h", "V"):
-            sys.stdout.write(HELP + EPILOG + "\n" if name == "h" else "\n".join(version_lines()) + "\n")
+            sys.stdout.write(help_text(MODINFO) if name == "h" else "\n".join(version_lines()) + "\n")
             return 0
         if name in ("b", "root"):
             root, is_system = value, name == "root"

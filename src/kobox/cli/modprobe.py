@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from errno import ENOENT
 
-from kobox.cli.gnu_getopt import Long, getopt_long
+from kobox.cli.gnu_getopt import getopt_long
 from kobox.cli.kmod_face import Console, Stop, Where, guarded, print_json, version_lines
+from kobox.cli.kmod_options import MODPROBE
+from kobox.cli.options import getopt_tables, help_text
 from kobox.depot.config import load_config, search_dirs
 from kobox.depot.facts import Config
 from kobox.depot.paths import absolute
@@ -19,80 +21,8 @@ from kobox.depot.targets import IGNORE_MODVERSIONS, IGNORE_VERMAGIC, How, RootTa
 from kobox.depot.tree import ModuleTree, release_of
 from kobox.errors import BadFile, UsageError
 
-EPILOG = "example: kobox modprobe --root /mnt -S 6.1.0-56-amd64 --show-depends btrfs"
-
-SHORT = "arw:RibfDcnC:d:S:sqvVh"
-LONG = {
-    "all": Long("a"),
-    "remove": Long("r"),
-    "remove-dependencies": Long("remove-holders"),
-    "remove-holders": Long("remove-holders"),
-    "wait": Long("w", True),
-    "resolve-alias": Long("R"),
-    "show-alias": Long("R"),
-    "first-time": Long("first-time"),
-    "ignore-install": Long("i"),
-    "ignore-remove": Long("i"),
-    "use-blacklist": Long("b"),
-    "force": Long("f"),
-    "force-modversion": Long("force-modversion"),
-    "force-vermagic": Long("force-vermagic"),
-    "show-depends": Long("D"),
-    "showconfig": Long("c"),
-    "show-config": Long("c"),
-    "show-modversions": Long("show-modversions"),
-    "dump-modversions": Long("show-modversions"),
-    "show-exports": Long("show-exports"),
-    "dry-run": Long("n"),
-    "show": Long("n"),
-    "config": Long("C", True),
-    "dirname": Long("d", True),
-    "set-version": Long("S", True),
-    "syslog": Long("s"),
-    "quiet": Long("q"),
-    "verbose": Long("v"),
-    "version": Long("V"),
-    "help": Long("h"),
-    "root": Long("root", True),
-    "live": Long("live"),
-    "json": Long("json"),
-}
-
+SHORT, LONG = getopt_tables(MODPROBE.options)
 _ENVIRONMENT = "MODPROBE_OPTIONS"
-
-HELP = """\
-usage: kobox modprobe [OPTION ...] MODULE [PARAMETER=VALUE ...]
-       kobox modprobe [OPTION ...] -a MODULE ...
-       kobox modprobe [OPTION ...] -r [-a] MODULE ...
-       kobox modprobe [OPTION ...] -c
-
-where (one is needed):
-      --root DIR           modules and configuration of the system in DIR
-  -d, --dirname DIR        modules of DIR, configuration of this host (as kmod)
-      --live               this host's own kernel
-
-what:
-  -a, --all                every operand is a module
-  -r, --remove             remove; --remove-holders: with the modules that use it
-  -R, --show-alias         the modules that a name stands for  [--resolve-alias]
-  -D, --show-depends       the steps of a load, nothing else
-  -c, --show-config        configuration and indexes
-      --show-modversions   versions of the symbols a module needs; --show-exports: of those it exports
-  -n, --dry-run            do nothing; with -v, show it
-
-how:
-  -b, --use-blacklist      a blacklist also stops a module asked for by name
-  -i, --ignore-install     pass over install and remove commands  [--ignore-remove]
-      --first-time         fail if there is nothing to do
-  -f, --force              --force-modversion and --force-vermagic
-  -w, --wait MSEC          wait for a module in use to become free
-  -C, --config FILE|DIR    read this configuration instead (may be repeated)
-  -S, --set-version REL    this release instead of the running kernel's
-  -s, -q, -v               messages to syslog, none, more
-      --json               the plan with its reasons
-  -V, -h                   version, this help
-
-"""
 
 
 class _Request:
@@ -129,7 +59,7 @@ def _main(argv: list[str], console: Console, target: Target | None, root: str | 
     parsed = getopt_long(_environment_options() + argv, SHORT, LONG)
     for name, value in parsed.options:
         if name in ("V", "h"):
-            sys.stdout.write(HELP + EPILOG + "\n" if name == "h" else "\n".join(version_lines()) + "\n")
+            sys.stdout.write(help_text(MODPROBE) if name == "h" else "\n".join(version_lines()) + "\n")
             return 0
         _OPTIONS[name](request, console, value)
     operands = parsed.operands
@@ -245,7 +175,7 @@ def _set_verbose(request: _Request, console: Console, value: str) -> None:
 _OPTIONS: dict[str, _Option] = {
     "a": _flag(all=True),
     "r": _flag(remove=True),
-    "remove-holders": _flag(remove_holders=True),
+    "remove-dependencies": _flag(remove_holders=True),
     "w": _set_wait,
     "R": _flag(lookup=True),
     "first-time": _flag(first_time=True),

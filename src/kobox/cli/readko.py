@@ -30,7 +30,7 @@ Json = dict[str, Any] | list[Any]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("files", metavar="FILE", nargs="+", help="module: .ko, plain or xz, zstd or gzip compressed")
+    parser.add_argument("files", metavar="FILE.ko", nargs="+", help="module: .ko, plain or xz, zstd or gzip compressed")
     for name, part in PARTS.items():
         parser.add_argument(f"--{name}", dest="parts", action="append_const", const=name, help=part.help)
     parser.add_argument(

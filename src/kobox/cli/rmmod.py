@@ -5,28 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from kobox.cli.gnu_getopt import Long
-from kobox.cli.kmod_face import COMMON_LONG, Console, print_json, run_tool, target_of
+from kobox.cli.kmod_face import Console, print_json, run_tool, target_of
+from kobox.cli.kmod_options import RMMOD
 from kobox.depot.names import module_name, module_name_of_path
 from kobox.depot.targets import FORCE_REMOVE, NO_WAIT, Target
 from kobox.depot.tree import ModuleTree, releases
 from kobox.errors import Errno
-
-SHORT = "fsvVwh"
-LONG = COMMON_LONG | {"force": Long("f")}
-
-HELP = """\
-usage: kobox rmmod --live [OPTION ...] MODULE|FILE ...
-
-      --live               remove from this host's kernel
-  -f, --force              also a module in use, if the kernel was built to allow it: dangerous
-  -s, --syslog             messages to syslog
-  -v, --verbose            more messages
-      --json               the results as JSON
-  -V, -h                   version, this help
-
-example: kobox rmmod --live hello
-"""
 
 
 def main(argv: Sequence[str], target: Target | None = None) -> int:
@@ -43,7 +27,7 @@ def main(argv: Sequence[str], target: Target | None = None) -> int:
             print_json(results)
         return 0 if all(result["removed"] for result in results) else 1
 
-    return run_tool(console, argv, (SHORT, LONG), HELP, work)
+    return run_tool(console, argv, RMMOD, work)
 
 
 def _remove(word: str, root: str, target: Target, console: Console, force: bool) -> bool:

@@ -7,6 +7,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from kobox.cli import colour
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -21,7 +23,6 @@ The module is loaded after what it depends on, its log is shown, and everything 
 and unloaded, nothing leaked, no oops (a permanent module is not unloaded, and that is no failure); 1: something failed.
 """
 MIXES_OPTIONS = True
-_COLOURS = {0: "31;1", 1: "31;1", 2: "31;1", 3: "31", 4: "33"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,14 +56,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(report: RunReport, steps: bool) -> None:
-    colour = sys.stdout.isatty()
+    coloured = colour.wanted(sys.stdout)
     print(f"kernel {report.image} ({report.why_image}), CPU {report.cpu}")
     if report.dependencies:
         print(f"loaded first: {', '.join(report.dependencies)}")
     for when, level, text in report.log:
-        line = f"[{when:12.6f}] {text}"
-        code = _COLOURS.get(level) if colour else None
-        print(f"\033[{code}m{line}\033[0m" if code else line)
+        print(colour.of_level(f"[{when:12.6f}] {text}", level, coloured))
     if report.parameters:
         shown = " ".join(f"{name}={value}" for name, value in report.parameters.items())
         print(f"parameters: {shown}")

@@ -25,6 +25,8 @@ COMMANDS: dict[str, Command] = {
     "explain": Command("explain", "will a module load there, and if not why; error texts; what a name leads to"),
     "audit": Command("audit", "which unwanted modules can be loaded on a system, how, and what stops them"),
     "cache": Command("cache", "show, check and empty kobox's cache"),
+    "completion": Command("completion", "the script that completes kobox's command lines in bash, zsh or fish"),
+    "man": Command("man", "manual pages of kobox's commands"),
 }
 """Order is the order of ``kobox --help``."""
 
