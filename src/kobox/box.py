@@ -131,6 +131,7 @@ class Kernel(KernelFace):
         self._pristine: Pristine | None = None
         self._said_once: frozenset[str] = frozenset()
         self._log_start = booted.log.mark()
+        self.guest.machine.on_look = booted.log.catch_up
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -178,6 +179,9 @@ class Kernel(KernelFace):
     def sleep(self, seconds: float) -> None:
         """Let virtual time pass; timers and work of the guest run."""
         self.guest.tasks.sleep(int(seconds * 1e9))
+
+    def interrupt(self, wanted: bool = True) -> None:
+        self.guest.tasks.interrupt(wanted)
 
     def set_timeout(self, seconds: float) -> None:
         """How much virtual time one call into the kernel may take."""

@@ -39,6 +39,7 @@ class BareKernel(KernelFace):
         self.files = BareFiles(self.guest)
         self.last_load: Operation | None = None
         self._marked = False
+        self._interrupted = False
         self._since = 0
         self._started = 0.0
         self.guest.machine.on_slice = self._on_slice
@@ -46,6 +47,10 @@ class BareKernel(KernelFace):
     def _on_slice(self) -> None:
         self.guest.clock.show()
         lasted = time.monotonic() - self._started
+        if self._interrupted:
+            self._interrupted = False
+            self.crashes.runaway(lasted)
+            return
         if lasted > _LIMIT_SECONDS / 4:
             self.guest.machine.slice_ns = _FASTER
         if lasted > _LIMIT_SECONDS:
@@ -83,6 +88,10 @@ class BareKernel(KernelFace):
         if self.guest.dead:
             raise KernelDead(f"the kernel has stopped: {self.guest.dead}", hint="reset() it, or boot anew")
         self._started = time.monotonic()
+
+    def interrupt(self, wanted: bool = True) -> None:
+        """Nothing sleeps for long here; code that runs on is stopped at the next look at it."""
+        self._interrupted = wanted
 
     def set_timeout(self, seconds: float) -> None:
         """How much virtual time one call into the kernel may take."""

@@ -35,6 +35,14 @@ class KernelFace(ABC):
     def close(self) -> None: ...
 
     @abstractmethod
+    def interrupt(self, wanted: bool = True) -> Any:
+        """End the call that runs now, or the next one; from any thread, or from a signal's handler.
+
+        First as a signal to the guest's task would: an interruptible sleep answers EINTR. What pays no heed is stopped
+        by force and dies. Not ``wanted``: take it back, which whoever makes a call for somebody does before it.
+        """
+
+    @abstractmethod
     def start_load(self, data: bytes, parameters: str = "", flags: int = 0) -> Any: ...
 
     @abstractmethod

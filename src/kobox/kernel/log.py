@@ -16,7 +16,7 @@ _COMMITTED, _FINALIZED = 1, 2
 _CONTINUED = 8
 _ID_SIZE = 8
 """Each text block starts with the id of its descriptor."""
-_LEVEL_NAMES = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")
+_GATHERED = 32
 """Records that may gather in the ring before it is read in the middle of a run."""
 
 
@@ -47,6 +47,7 @@ class Log:
         """How many records of a restored boot have not been loaded."""
         self._next = 0
         self._head_at = 0
+        self._head_seen = 0
         ring = guest.layouts
         self._desc_size, self._info_size = ring.size("prb_desc"), ring.size("printk_info")
         self._state_at = ring.offset("prb_desc", "state_var")
@@ -91,8 +92,17 @@ class Log:
         self._older, self._next = position
         self._records, self._load_older = [], load
 
-    def read(self) -> None:
-        """Append every finished record that is not known yet."""
+    def catch_up(self) -> None:
+        """In the middle of a run: read what has gathered, so that the ring does not wrap over it."""
+        if self._head_at == 0:
+            self._find_ring()
+        head = self._guest.machine.memory.words[self._head_at]
+        if head - self._head_seen & (1 << 62) - 1 > _GATHERED:
+            self.read(_FINALIZED)
+
+    def read(self, least: int = _COMMITTED) -> None:
+        """Append every finished record that is not known yet; ``least`` is how far it must be (a line that was only
+        committed may still be continued: read in the middle of a run, half of it would be lost)."""
         guest = self._guest
         if self._head_at == 0:
             self._find_ring()
@@ -101,7 +111,7 @@ class Log:
         descs, infos = ring["desc_ring.descs"], ring["desc_ring.infos"]
         text_size = 1 << ring["text_data_ring.size_bits"]
         text_data = ring["text_data_ring.data"]
-        head = guest.machine.memory.words[self._head_at]
+        head = self._head_seen = guest.machine.memory.words[self._head_at]
         # descriptor ids count up with the records; the newest is at head, and sequence numbers tell which are new
         new = []
         for back in range(count):
@@ -109,9 +119,12 @@ class Log:
             state, begin, end = self._descriptor(descs + index * self._desc_size)
             info = infos + index * self._info_size
             sequence = self._info(info, "seq")
-            finished = state in (_COMMITTED, _FINALIZED)
+            finished = least <= state <= _FINALIZED
             if finished and sequence >= self._next:
                 new.append(self._record(info, begin, end, text_data, text_size))
+                continue
+            if state < least == _FINALIZED and sequence >= self._next:
+                new.clear()  # what follows a record that is being written is taken with it, the next time
                 continue
             never_used = bool(back) and sequence == 0 and not self._info(info, "ts_nsec")
             if finished or never_used:

@@ -6,6 +6,7 @@ background goes on whenever the machine runs, one step at a time.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 
 from kobox.errors import Errno
@@ -96,8 +97,12 @@ class Subsystem:
 
     def finish(self, operation: Operation, virtual_ns: int | None = None) -> None:
         """Go on until it is done or its task is dead; ``JobTimeout`` as ``Tasks.finish``."""
+        tasks = self.guest.tasks
         while not operation.done and not operation.died:
-            self.step(operation, virtual_ns)
+            if tasks.interrupted and operation.waits and operation.job in tasks.jobs:
+                self.interrupt(operation, errno.EINTR)
+            else:
+                self.step(operation, virtual_ns)
 
     def step(self, operation: Operation, virtual_ns: int | None = None) -> None:
         """Go on for one guest call."""

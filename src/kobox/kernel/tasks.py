@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from kobox.errors import GuestError
+from kobox.errors import Errno, GuestError
 from kobox.kernel.guest import Guest
 from kobox.machine.machine import INVALID_OPCODE, PROTECTION, RAX, RIP, SLICE_NS, Halted
 from kobox.machine.unicorn_abi import REG
@@ -27,6 +27,14 @@ _FAST_SLICE_NS = 1_000_000_000
 _MANY_READS = 100
 _PATIENCE = 30
 """How much longer than ``real_limit`` code may run that calls the kernel now and then."""
+_SIGINT, _SIGKILL = 2, 9
+_TIF_SIGPENDING = 1 << 2
+_TASK_WAKEKILL = 0x100  # include/linux/sched.h: sleeps that only a deadly signal ends
+_RESTARTS = frozenset({512, 513, 514, 516})
+"""What interrupted code answers where the kernel would start the system call again (include/linux/errno.h)."""
+_EINTR = 4
+_HEED, _GIVE_UP = 0.3, 3.0
+"""Seconds in which an interrupted call should end by itself, and after which it is left behind."""
 _SPINNING = frozenset({"native_queued_spin_lock_slowpath", "queued_read_lock_slowpath", "queued_write_lock_slowpath"})
 _USER_SPACE = (1 << 47) - 4096
 """End of user addresses with four-level paging."""
@@ -67,6 +75,16 @@ class Killed(NamedTuple):
 
 
 @dataclass(slots=True)
+class _Interruption:
+    """Somebody wants the present call to end. ``since``: when, in seconds; ``job``: who was sent a signal."""
+
+    since: float
+    job: Job | None = None
+    killed: bool = False
+    """Whether the deadly signal was sent, too."""
+
+
+@dataclass(slots=True)
 class TaskState:
     """What a snapshot keeps of this room."""
 
@@ -96,6 +114,9 @@ class Tasks:
         kernel all the time may well be at work, and gets several times as much."""
         self.dead = ""
         """Why the kernel has stopped for good; empty while it lives."""
+        self._interruption: _Interruption | None = None
+        self._finishing: Job | None = None
+        """The job that Python waits for."""
         self.comm = "kobox"
         guest.machine.on_slice = self._on_slice
         area = guest.machine.area
@@ -168,6 +189,15 @@ class Tasks:
         self.jobs.append(job)
         return job
 
+    def interrupt(self, wanted: bool = True) -> None:
+        """End the call that runs now, or the next one; not ``wanted``: take that back. Any thread may ask.
+
+        Its task gets a signal, so that an interruptible sleep ends and answers EINTR; then a deadly one, for sleeps
+        that only such a one ends; what spins and pays no heed is stopped as the watchdog stops it; what sleeps and
+        cannot be woken is left behind after three seconds (``Errno(EINTR)``).
+        """
+        self._interruption = _Interruption(time.monotonic()) if wanted else None
+
     def finish(self, job: Job, virtual_ns: int | None = None) -> None:
         """Run the guest until the job has returned or its task is dead; ``JobTimeout`` after so much virtual time."""
         machine = self.guest.machine
@@ -184,8 +214,69 @@ class Tasks:
                 raise JobTimeout("no result within its virtual time")
             return False
 
+        self._finishing = job
         self._run(over)
         self._rest()
+        if self._interruption is not None and self._interruption.job is job:
+            self._end_interruption(job)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody waits for the present call to end."""
+        return self._interruption is not None
+
+    # -- interrupting -------------------------------------------------------------------------------------------
+
+    def _send_signal(self, job: Job, asked: _Interruption) -> int:
+        """Make a signal pending for the job's task; the state of sleeps that it must be woken from.
+
+        Nobody else looks at these words: the guest stands still, and a worker never returns to where signals are dealt
+        with.
+        """
+        guest = self.guest
+        asked.killed = asked.job is job and time.monotonic() - asked.since > _HEED
+        asked.job = job
+        pending = guest.view("task_struct", job.task).at("pending.signal")
+        number = _SIGKILL if asked.killed else _SIGINT
+        guest.write_uint(pending, guest.read_uint(pending) | 1 << number - 1)
+        flags = guest.view("task_struct", job.task).at("thread_info.flags")
+        guest.write_uint(flags, guest.read_uint(flags) | _TIF_SIGPENDING)
+        return _TASK_WAKEKILL if asked.killed else 0
+
+    def _sleeps_on(self) -> bool:
+        """At idle: the job that is to end sleeps, and there is something left to do about it."""
+        asked, job = self._interruption, self._finishing
+        if asked is None or job is None or not job.task or not self.guest.machine.idle:
+            return False
+        lasted = time.monotonic() - asked.since
+        return asked.job is not job or (lasted > _HEED and not asked.killed) or lasted > _GIVE_UP
+
+    def _wake_interrupted(self) -> None:
+        """Wake the sleeping job by a signal, once by each; at last give it up."""
+        asked, job = self._interruption, self._finishing
+        assert asked is not None
+        assert job is not None
+        if time.monotonic() - asked.since > _GIVE_UP:
+            self._interruption = None
+            raise Errno(_EINTR, "the call was interrupted, but sleeps where nothing can wake it; it was left behind")
+        state = self._send_signal(job, asked)
+        self.call_in_place((self.guest.symbol("signal_wake_up_state"), job.task, state))
+
+    def _heed_interruption(self, asked: _Interruption) -> tuple[float, float]:
+        """Code runs that somebody wants to end: how long that has been so, and how long it may be."""
+        job = self.running.get(self.guest.current)
+        if job is not None and asked.job is not job:
+            self._send_signal(job, asked)
+        return time.monotonic() - asked.since, _HEED * (_PATIENCE / 10 if self._left_module else 1)
+
+    def _end_interruption(self, job: Job) -> None:
+        """The job that was sent a signal has ended: its task must not find the signal in its next job."""
+        self._interruption = None
+        if job.died:
+            return
+        self.call(self.guest.symbol("flush_signals"), job.task)
+        if (1 << 32) - (job.result & 0xFFFF_FFFF) in _RESTARTS:
+            job.result = -_EINTR & 0xFFFF_FFFF_FFFF_FFFF
 
     def run_until_blocked(self, job: Job) -> None:
         """Run until the job has ended, or until everything in the guest waits for time to pass."""
@@ -215,10 +306,13 @@ class Tasks:
         self._started = time.thread_time()
         self._left_module = False
         try:
-            machine.run(lambda: over() or self._starved())
-            while self._starved() and not over():
-                self._wake_spare()
-                machine.run(lambda: over() or self._starved())
+            machine.run(lambda: over() or self._starved() or self._sleeps_on())
+            while not over() and (self._starved() or self._sleeps_on()):
+                if self._starved():
+                    self._wake_spare()
+                else:
+                    self._wake_interrupted()
+                machine.run(lambda: over() or self._starved() or self._sleeps_on())
         except Halted as halted:
             self._stop_halted(over, halted)
         except GuestError as error:
@@ -259,6 +353,8 @@ class Tasks:
             return  # whoever sleeps is no runaway: ``finish`` has a limit of virtual time for that
         lasted = time.thread_time() - self._started
         limit = self.real_limit * (_PATIENCE if self._left_module and not deadlocked else 1)
+        if self._interruption is not None and (in_module or self.guest.current in self.running):
+            lasted, limit = self._heed_interruption(self._interruption)
         if lasted < limit / 4:
             return
         machine.slice_ns = _FAST_SLICE_NS

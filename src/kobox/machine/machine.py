@@ -31,7 +31,7 @@ _WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17})
 
 _ALIAS_BASE = 0xFFFF_F000_0000_0000
 TRAP_STEP_NS = 200
-_TRAPS_BETWEEN_CHECKS = (1 << 12) - 1
+_TRAPS_BETWEEN_LOOKS, _TRAPS_BETWEEN_CHECKS = (1 << 6) - 1, (1 << 12) - 1
 SLICE_SECONDS = 0.02
 SLICE_NS = 4_000_000
 """A run of guest code that lasts this much real time without a trap is ended, and that much virtual time has passed."""
@@ -75,6 +75,9 @@ class Machine:
         """Called when the clock has reached the timer's deadline."""
         self.on_slice: Callable[[], None] = lambda: None
         """Called when the watchdog ended a run, and every few thousand traps: the place for time limits."""
+        self.on_look: Callable[[], None] = lambda: None
+        """Called every few traps and when the watchdog ended a run, for whoever watches the guest's memory; it must not
+        touch the guest."""
         self.on_fault: Callable[[int, int, int], bool] = lambda vector, code, address: False
         """A last look before an exception reaches the guest; True: dealt with, RIP is set."""
         self.slice_ns = SLICE_NS
@@ -169,8 +172,10 @@ class Machine:
                     clock.now += TRAP_STEP_NS
                     cpu.write(RIP, trap.resume)
                     trap.handler()
-                    if not self.traps_taken & _TRAPS_BETWEEN_CHECKS:
-                        self.on_slice()
+                    if not self.traps_taken & _TRAPS_BETWEEN_LOOKS:
+                        self.on_look()
+                        if not self.traps_taken & _TRAPS_BETWEEN_CHECKS:
+                            self.on_slice()
                     rip = cpu.read(RIP)
                     if done():
                         return
@@ -178,6 +183,7 @@ class Machine:
                     clock.now += self.slice_ns
                     self.sliced_ns += self.slice_ns
                     clock.slices.append(clock.now)
+                    self.on_look()
                     self.on_slice()
                     rip = cpu.read(RIP)
                 elif self._stop_wanted:

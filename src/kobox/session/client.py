@@ -232,12 +232,13 @@ class RemoteKernel(KernelFace):
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
-    def interrupt(self, request: str = "") -> bool:
-        """End the call that runs now (only the one with this id, if given): first as a signal would, then by force.
+    def interrupt(self, wanted: bool = True, request: str = "") -> bool:
+        """End the call that runs now, whoever made it; with ``request`` only the one with this id.
 
-        Whoever made it gets ``Errno(EINTR)``. False when nothing runs. May be called while another thread or process
-        waits for that call.
+        False when nothing runs. May be called while another thread waits for that call.
         """
+        if not wanted:
+            return False  # the server takes back what has found no call to end
         with_own = Connection(self._connection_path)
         try:
             reply = with_own.request("POST", f"/v{API}/interrupt?request={_quoted(request)}")
@@ -272,7 +273,7 @@ class RemoteKernel(KernelFace):
         mine = f"{id(self):x}-{self._request}"
         try:
             reply = self._connection.request(
-                method, f"/v{API}{target}", body, {"Kobox-Request": mine}, lambda: self.interrupt(mine)
+                method, f"/v{API}{target}", body, {"Kobox-Request": mine}, lambda: self.interrupt(request=mine)
             )
         except (FileNotFoundError, ConnectionRefusedError, Lost) as error:
             raise gone(self.place) from error
