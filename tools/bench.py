@@ -60,11 +60,11 @@ def median(action: Callable[[], object], rounds: int, scale: float = 1000.0) -> 
 
 
 def command(*arguments: str, environment: dict[str, str] | None = None) -> Callable[[], object]:
-    """Run ``kobox`` as a whole process."""
+    """Run ``kobox`` as a whole process, with its bytecode kept, as an installed kobox has it."""
     line = [sys.executable, "-m", "kobox", *arguments]
-    return partial(
-        subprocess.run, line, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **(environment or {})}
-    )
+    own = {**os.environ, **(environment or {})}
+    own.pop("PYTHONDONTWRITEBYTECODE", None)
+    return partial(subprocess.run, line, check=True, stdout=subprocess.DEVNULL, env=own)
 
 
 def run_bare(_: Image) -> Row:

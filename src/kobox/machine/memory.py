@@ -2,7 +2,8 @@
 
 Everything is addressed physically here; virtual addresses are the business of ``paging``. The range is an anonymous
 mapping at first, and a private mapping of a snapshot file afterwards, so that a reset costs the pages that were written
-and nothing else.
+and nothing else. Pages that were written before the first two resets will be written again: they are not given back but
+overwritten, since a first write to a page costs twenty times as much as copying one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ PAGE_SIZE = 4096
 PAGE_MASK = ~(PAGE_SIZE - 1)
 
 _PROT_RW = 1 | 2
-_MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x02, 0x10, 0x20, 0x4000
+_PROT_READ = 1
+_MAP_SHARED, _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x01, 0x02, 0x10, 0x20, 0x4000
+_MADV_DONTNEED = 4
+_MOST_KEPT = 512
+"""Pages that a reset copies at most; where more are written each time, giving them back is as cheap."""
 _FAILED = ctypes.c_void_p(-1).value
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -24,6 +29,7 @@ _libc.mmap.argtypes = (
     ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
 )  # fmt: skip
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 class PhysicalMemory:
@@ -36,6 +42,12 @@ class PhysicalMemory:
         self.bytes = memoryview(raw).cast("B")
         self.words = self.bytes.cast("Q")
         self._snapshot_fd = -1
+        self._original = 0
+        """Where the snapshot is mapped a second time, to copy pages from; 0: not yet."""
+        self._written: bytes | None = None
+        """A byte for each page: 1 where it was written before the first reset."""
+        self._kept: list[tuple[int, int]] | None = None
+        """Runs of pages [start, end) that a reset copies back, in bytes; None: not known yet."""
 
     def read(self, paddr: int, size: int) -> bytes:
         return bytes(self.bytes[paddr : paddr + size])
@@ -55,8 +67,9 @@ class PhysicalMemory:
         """As ``use_file``; the descriptor becomes this object's own."""
         if self._snapshot_fd >= 0:
             os.close(self._snapshot_fd)
+        self._forget_original()
         self._snapshot_fd = fd
-        self.reset()
+        _map(self.host_address, self.size, fd)
 
     def freeze(self) -> None:
         """Make the present contents the state to reset to, without a file that outlives the process."""
@@ -81,7 +94,7 @@ class PhysicalMemory:
 
     def _touched(self) -> bytearray:
         """A byte for each page: 0 where it was never written and is a hole of the snapshot, so that it must be zero."""
-        pages = bytearray(_present_pages(self.host_address, self.size))
+        pages = bytearray(_page_flags(self.host_address, self.size, _WAS_TOUCHED))
         end = 0
         while self._snapshot_fd >= 0 and end < self.size:
             try:
@@ -95,13 +108,45 @@ class PhysicalMemory:
 
     def reset(self) -> None:
         """Forget every write since the snapshot."""
-        _map(self.host_address, self.size, self._snapshot_fd)
+        if self._kept is None:
+            self._learn()
+            _map(self.host_address, self.size, self._snapshot_fd)
+            return
+        behind = 0
+        for start, end in self._kept:
+            self._give_back(behind, start)
+            ctypes.memmove(self.host_address + start, self._original + start, end - start)
+            behind = end
+        self._give_back(behind, self.size)
+
+    def _learn(self) -> None:
+        """At each of the first two resets: which pages were written."""
+        written = _page_flags(self.host_address, self.size, _IS_OWN)
+        if self._written is None:
+            self._written = written
+            return
+        before, now = (int.from_bytes(flags, "little") for flags in (self._written, written))
+        few = (flags for flags in (before | now, before & now, 0) if flags.bit_count() <= _MOST_KEPT)
+        runs = re.finditer(b"\1+", next(few).to_bytes(len(written), "little"))
+        self._kept = [(found.start() * PAGE_SIZE, found.end() * PAGE_SIZE) for found in runs]
+        self._original = _map(None, self.size, self._snapshot_fd, _PROT_READ)
+
+    def _give_back(self, start: int, end: int) -> None:
+        if start < end and _libc.madvise(self.host_address + start, end - start, _MADV_DONTNEED):
+            error = ctypes.get_errno()
+            raise OSError(error, f"cannot reset guest memory: {os.strerror(error)}")
+
+    def _forget_original(self) -> None:
+        if self._original:
+            _libc.munmap(self._original, self.size)
+        self._original, self._written, self._kept = 0, None, None
 
     def close(self) -> None:
         """Give the memory back. No view may be used afterwards."""
         if self.host_address:
             self.words.release()
             self.bytes.release()
+            self._forget_original()
             _libc.munmap(self.host_address, self.size)
             self.host_address = 0
             if self._snapshot_fd >= 0:
@@ -109,12 +154,14 @@ class PhysicalMemory:
                 self._snapshot_fd = -1
 
 
-_HAS_PAGE = bytes(0 if flags < 0x40 else 1 for flags in range(256))
-"""By the highest byte of a pagemap entry: bit 7, the page is there, bit 6, it was swapped out."""
+_WAS_TOUCHED = bytes(0 if flags < 0x40 else 1 for flags in range(256))
+_IS_OWN = bytes(1 if flags & 0xC0 and not flags & 0x20 else 0 for flags in range(256))
+"""By the highest byte of a pagemap entry (bit 7, the page is there; bit 6, it was swapped out; bit 5, it is a file's):
+whether it was ever touched, and whether it was written, so that it is no longer the file's."""
 
 
-def _present_pages(address: int, size: int) -> bytes:
-    """A byte for each page of this process's memory: 1 where one was ever touched (Documentation, pagemap)."""
+def _page_flags(address: int, size: int, meaning: bytes) -> bytes:
+    """A byte for each page of this process's memory, by its flags (Documentation, pagemap); all 1 when not to be had."""
     count = size // PAGE_SIZE
     try:
         fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
@@ -126,16 +173,16 @@ def _present_pages(address: int, size: int) -> bytes:
         return b"\1" * count
     finally:
         os.close(fd)
-    return entries[7::8].translate(_HAS_PAGE) if len(entries) == count * 8 else b"\1" * count
+    return entries[7::8].translate(meaning) if len(entries) == count * 8 else b"\1" * count
 
 
-def _map(address: int | None, size: int, fd: int) -> int:
-    flags = _MAP_PRIVATE | _MAP_NORESERVE
+def _map(address: int | None, size: int, fd: int, protection: int = _PROT_RW) -> int:
+    flags = _MAP_NORESERVE | (_MAP_PRIVATE if protection == _PROT_RW else _MAP_SHARED)
     if address is not None:
         flags |= _MAP_FIXED
     if fd < 0:
         flags |= _MAP_ANONYMOUS
-    got: int | None = _libc.mmap(address, size, _PROT_RW, flags, fd, 0)
+    got: int | None = _libc.mmap(address, size, protection, flags, fd, 0)
     if got is None or got == _FAILED:
         error = ctypes.get_errno()
         raise OSError(error, f"cannot map {size} bytes of guest memory: {os.strerror(error)}")

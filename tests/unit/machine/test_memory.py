@@ -20,7 +20,7 @@ SIZE = 8 << 20
 def ram(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[PhysicalMemory]:
     """Memory with some pages written; also where the kernel does not tell which pages were touched."""
     if request.param == "no pagemap":
-        monkeypatch.setattr(memory, "_present_pages", lambda address, size: b"\1" * (size // PAGE_SIZE))
+        monkeypatch.setattr(memory, "_page_flags", lambda address, size, meaning: b"\1" * (size // PAGE_SIZE))
     own = PhysicalMemory(SIZE)
     scattered = random.Random(1)
     for _ in range(200):
@@ -41,6 +41,42 @@ def test_a_reset_gives_back_what_was_frozen(ram: PhysicalMemory) -> None:
     assert digest(ram) != before
     ram.reset()
     assert digest(ram) == before
+
+
+def test_every_later_reset_gives_it_back_too_whatever_was_written_before(ram: PhysicalMemory) -> None:
+    ram.freeze()
+    before = digest(ram)
+    often, chance = range(0x10_0000, 0x14_0000, 0x3000), random.Random(2)
+    for turn in range(6):
+        for place in (*often, *(chance.randrange(SIZE - 8) for _ in range(turn * 20))):
+            ram.write(place, b"turn %d" % turn)
+        assert digest(ram) != before
+        ram.reset()
+        assert digest(ram) == before
+
+
+def test_more_pages_than_a_reset_copies_are_given_back(ram: PhysicalMemory) -> None:
+    ram.freeze()
+    before = digest(ram)
+    for turn in range(4):
+        for place in range(0, SIZE, PAGE_SIZE):
+            ram.write(place, b"turn %d" % turn)
+        ram.reset()
+        assert digest(ram) == before
+
+
+def test_resets_after_a_second_snapshot_go_back_to_that_one(ram: PhysicalMemory) -> None:
+    ram.freeze()
+    for _ in range(3):
+        ram.write(0x5000, b"first")
+        ram.reset()
+    ram.write(0x5000, b"second")
+    ram.freeze()
+    after = digest(ram)
+    for _ in range(4):
+        ram.write(0x5000, b"third")
+        ram.reset()
+        assert digest(ram) == after
 
 
 def test_a_second_snapshot_holds_the_first_and_what_came_since(ram: PhysicalMemory) -> None:
