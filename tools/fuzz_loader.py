@@ -19,8 +19,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kobox import link
 from kobox.elf import parse
-from kobox.errors import BadFile
+from kobox.errors import BadFile, GuestError, KoboxError
+from kobox.link import Refusal
+from kobox.link.rules import default_rules
 from tools.golden_compare import normal_log, normal_text
 from tools.golden_kernel import Answer
 
@@ -152,7 +155,10 @@ def look(kernel: Any, data: bytes) -> tuple[Seen, Answer]:
     if answer.died or answer.killed_by is not None or answer.hung:
         report = [] if answer.died else normal_log(kernel.log(), with_traces=True)
         return Seen(None, report, None, None), answer
-    kernel.sleep(_SETTLE_MS)  # the two loaders take different times; threads and work of the module come to rest
+    try:
+        kernel.sleep(_SETTLE_MS)  # the two loaders take different times; threads and work of the module come to rest
+    except GuestError:  # the module stopped the kernel for good
+        return Seen(None, normal_log(kernel.log(), with_traces=True), None, None), answer
     modules = kernel.proc_modules()
     listed = None if modules is None else [normal_text(line) for line in modules]
     return Seen(answer.errno_name, normal_log(kernel.log()), kernel.tainted(), listed), answer
@@ -182,7 +188,8 @@ def _name_from_elsewhere(one: Outcome) -> bool:
     def without_names(seen: Seen) -> list[tuple[int | None, str]]:
         return [(level, re.sub(r"(Unknown symbol ).*( \(err)", r"\1\2", text)) for level, text in seen.log]
 
-    return one.mutant.what.startswith("symbol") and without_names(one.own) == without_names(one.image)
+    moved = one.mutant.what.startswith(("symbol", "section_field: .symtab"))
+    return moved and without_names(one.own) == without_names(one.image)
 
 
 def _out_of_memory(one: Outcome) -> bool:
@@ -204,26 +211,43 @@ def _image_crashed_in_its_loader(one: Outcome) -> bool:
     return one.image.errno is None and any("load_module+" in text for _, text in one.image.log)
 
 
-def _points_into_the_file(one: Outcome) -> bool:
-    """The address of the kernel's copy of the file does not fit; kobox has no such copy in the guest."""
-    return (
-        one.mutant.what.startswith(("relocation", "symbol"))
-        and one.own.errno == "OK"
-        and any("overflow in relocation" in text for _, text in one.image.log)
-    )
+def _uses_the_file_given_back(one: Outcome) -> bool:
+    """The kernel's copy of the file is gone when init runs, but the CPU may still remember where it was."""
+    refused = {"OK", None}
+    return _points_into_the_file(one.mutant.data) and one.own.errno in refused and one.image.errno in refused
+
+
+def _points_into_the_file(data: bytes) -> bool:
+    """Whether a symbol or table lies in the kernel's copy of the file."""
+    try:
+        rules = default_rules()
+        view = link.load_view(data, rules)
+        return bool(link.left_behind(view, link.lay_out(view, rules)))
+    except (Refusal, KoboxError):
+        return False
+
+
+def _table_reaches_behind_its_section(one: Outcome) -> bool:
+    """Both warn of the same place in the same words, but for what the memory behind the table holds."""
+
+    def without_numbers(seen: Seen) -> Seen:
+        return seen._replace(log=[(level, re.sub(r"\b(0x)?[0-9a-f]+\b", "N", text)) for level, text in seen.log])
+
+    return one.mutant.what.startswith("section_field") and without_numbers(one.own) == without_numbers(one.image)
 
 
 REASONS: dict[str, Callable[[Outcome], bool]] = {
     "the kernel reads outside its copy of the file and takes what lies there; kobox refuses": _reads_outside,
-    "a symbol's name lies behind the string table, where memory differs": _name_from_elsewhere,
+    "a symbol's name lies outside the string table, where memory differs": _name_from_elsewhere,
     "the report of exhausted memory names sizes and tasks of the moment": _out_of_memory,
     "the module's own timer or thread spoke before one of the two logs was read": _one_log_is_longer,
     "the image's load_module crashes on tables that the file made overlap; kobox keeps its own apart": (
         _image_crashed_in_its_loader
     ),
-    "a relocation names a section that is never loaded (.comment, __versions …), whose address kobox takes for 0": (
-        _points_into_the_file
+    "code or data of the module lies in the kernel's copy of the file, which is given back before init runs": (
+        _uses_the_file_given_back
     ),
+    "a table reaches behind its section, where memory differs": _table_reaches_behind_its_section,
     "damaged code uses registers that its caller left": _code_reads_what_callers_left,
 }
 

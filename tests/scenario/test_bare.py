@@ -414,8 +414,8 @@ def test_run_reports_a_life_on_bare(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_run_takes_bare_when_no_image_was_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("KOBOX_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("KOBOX_DATA_DIR", str(tmp_path / "data"))
     report = run_module(example("hello"), ["my_param=7"])
     assert report.ok
     assert report.image.startswith("bare")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from kobox.abi.c import fn_p, size_t, ulong, void_p
 from kobox.abi.declare import ExportTable
+from kobox.errors import GuestError
 from kobox.kernel.guest import Guest
 from kobox.machine.memory import PAGE_SIZE
 
@@ -57,3 +58,13 @@ def copy_page(k: Guest, to: void_p, source: void_p) -> None:
 @arch.export()
 def clear_bss(k: Guest) -> None:
     """Memory is zero at power-on."""
+
+
+class Restarted(GuestError):
+    """The guest gave the machine back to a firmware that is not there."""
+
+
+@arch.export()
+def native_machine_emergency_restart(k: Guest) -> None:
+    """Every restart ends here, also that of a panic: the kernel is gone. Follows arch/x86/kernel/reboot.c."""
+    raise Restarted("the kernel restarted the machine", hint="reset() it, or boot anew")

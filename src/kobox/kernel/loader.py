@@ -460,9 +460,6 @@ class Loader:
         tables = link.find_tables(view, load.addresses, self.rules)
         if "extable" in tables and (window := windows[tables["extable"].section]) is not None:
             link.sort_extable(window, self.rules)
-        ips, entries = (windows[tables[n].section] if n in tables else None for n in _ORC_TABLES)
-        if ips is not None and entries is not None:
-            link.sort_orc(ips, entries, self.rules)
         if load.percpu:
             section = view.sections[view.index.pcpu]
             offset = guest.read_uint(guest.symbol("__per_cpu_offset"))
@@ -476,6 +473,10 @@ class Loader:
         link.finalize(view, load.addresses, load.memory, load.bases, self.rules, self._cpu, doubts)
         if doubts or self._orc_tables_differ(view):
             yield from self._finalize_in_guest(load, before)
+        else:
+            ips, entries = (windows[tables[n].section] if n in tables else None for n in _ORC_TABLES)
+            if ips is not None and entries is not None:
+                link.sort_orc(ips, entries, self.rules)
         self._trap_sensitive_instructions(load, windows)
         self._store(load)
         self._point_to_symbols(module, kallsyms)

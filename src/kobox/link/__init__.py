@@ -5,10 +5,11 @@ symbols their addresses, ``relocate`` writes them in, ``tables`` finds the modul
 the CPU, ``linked`` does all of it in one go.
 """
 
+from kobox.link.behind import left_behind
 from kobox.link.findings import Finding, Level, LogLine, Refusal, Taint, TaintBit
 from kobox.link.gates import FILE_GATES, Against, Gate
 from kobox.link.kallsyms import Kallsyms, add_kallsyms, symbol_letters
-from kobox.link.layout import MEMORIES, Layout, Region, lay_out, left_behind
+from kobox.link.layout import MEMORIES, Layout, Region, lay_out
 from kobox.link.linked import LinkedModule, link_module, link_tree, link_view
 from kobox.link.livepatch import VMLINUX
 from kobox.link.orc import sort_orc

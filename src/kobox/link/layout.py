@@ -329,20 +329,3 @@ def _align(size: int, alignment: int) -> int:
     """The kernel's ALIGN on an unsigned int, also for an alignment that is no power of two."""
     mask = (alignment - 1) & U32
     return (size + mask) & ~mask & U32
-
-
-_CONTENTS = frozenset({SHT.PROGBITS, SHT.NOBITS, SHT.INIT_ARRAY, SHT.FINI_ARRAY, SHT.PREINIT_ARRAY})
-_NEVER_MEANT = (
-    ".comment", ".debug", ".note.GNU-stack", ".modinfo", "__versions", "__version_ext", ".BTF", ".gnu_debug",
-)  # fmt: skip
-
-
-def left_behind(view: LoadView, layout: Layout) -> list[int]:
-    """Numbers of sections with code or data that get no memory of their own: the kernel's copy of the file has them
-    while it loads, and symbols in them point there. No sane module has any, but a livepatch keeps all its symbols."""
-    never = () if view.info("livepatch") is not None else _NEVER_MEANT
-    return [
-        number
-        for number, (place, section) in enumerate(zip(layout.places, view.sections, strict=True))
-        if place is None and number and section.type in _CONTENTS and not section.name.startswith(never)
-    ]

@@ -27,6 +27,15 @@ ENDBR_POISON = b"\x66\x0f\x1f\x00"
 TRAMPOLINE_MARK = b"\x0f\xb9\xcc"
 """``ud1 %esp, %ecx`` behind a static call's trampoline."""
 
+FINALIZED = frozenset(
+    {
+        ".parainstructions", ".retpoline_sites", ".return_sites", ".altinstructions", ".ibt_endbr_seal", ".smp_locks",
+        ".orc_unwind", ".orc_unwind_ip",
+    }
+)  # fmt: skip
+"""Tables that ``module_finalize`` finds by name, whether they are loaded or not."""
+
+_U64 = (1 << 64) - 1
 _S32 = Struct("<i")
 _ALTERNATIVES = {12: Struct("<iiHBB"), 14: Struct("<iiHHBB")}
 _OLD_NOT = 1 << 15
@@ -95,7 +104,10 @@ def finalize(
 
     def section(name: str) -> tuple[int, int]:
         number = _last(view, name)
-        return addresses[number], view.sections[number].size
+        size = view.sections[number].size
+        if size and code.find(addresses[number]) is None:
+            code.doubts.append(f"{name} is not loaded")
+        return addresses[number], size
 
     if cpu.paravirt is not None:
         apply_paravirt(code, *section(".parainstructions"), cpu.paravirt)
@@ -145,19 +157,26 @@ def _signed32(value: int) -> int:
 # Retpolines and returns.
 
 
+_PLAIN_BRANCHES = {bytes((opcode,)): Insn(5, bytes((opcode,)), b"", (1, 4), None) for opcode in (CALL, JMP32)}
+"""Nearly all retpoline sites: not worth a decoder."""
+
+
 def apply_retpolines(code: Code, start: int, size: int, cpu: Cpu) -> None:
     """Calls and jumps to a retpoline thunk become indirect ones where the CPU may do so."""
-    if cpu.retpoline and not cpu.retpoline_lfence:
-        return
+    stays = cpu.retpoline and not cpu.retpoline_lfence
     for address in sites(code, start, size):
-        insn = decode(code.read(address, 15))
+        raw = code.read(address, 15)
+        insn = _PLAIN_BRANCHES.get(raw[:1]) if len(raw) >= 5 else None
+        insn = insn or decode(raw)
         if insn is None or insn.branch is None or not _is_near_branch(insn.opcode):
             code.doubts.append(f"no branch at the retpoline site {address:#x}")
             continue
-        raw = code.read(address, insn.length)
         (distance,) = _S32.unpack_from(raw, insn.branch[0])
-        register = cpu.thunks.get(address + insn.length + distance)
+        register = cpu.thunks.get(address + insn.length + distance & _U64)
         if register is None:
+            code.doubts.append(f"the branch at {address:#x} does not lead to a thunk")
+            continue
+        if stays:
             continue
         made = retpoline_bytes(insn, address, register, cpu)
         if len(made) == insn.length:

@@ -11,6 +11,7 @@ exactly as the kernel does it and with its words.
 from __future__ import annotations
 
 import errno
+from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -144,6 +145,7 @@ class _Work:
         self.done: list[memoryview] = []
         self.slow = 0
         self.fast = SymbolValues(values)
+        self._symbols_stored = False
 
     def livepatch(self, number: int, symbols: Symbols, lookup: Lookup | None) -> None:
         """A section whose symbols livepatch looks up itself: for the kernel now, for modules when those come."""
@@ -212,10 +214,19 @@ class _Work:
         window, base = self.windows[likely], self.addresses[likely]
         if window is not None and base <= address and address + size <= base + len(window):
             return window, address - base
+        self._store_symbols()
         for base, region in self.regions.items():
             if base <= address and address + size <= base + len(region):
                 return region, address - base
         raise Refusal(errno.ENOEXEC, why=f"a relocation reaches {address:#x}, outside the module", crash=True)
+
+    def _store_symbols(self) -> None:
+        """For what reaches out of its section: the symbol table in memory holds addresses by now."""
+        window = self.windows[self.view.index.sym]
+        if window is not None and not self._symbols_stored:
+            rows = window[: len(self.values) * SYM_SIZE]
+            rows.cast("Q")[1::3] = memoryview(array("Q", [value & U64 for value in self.values]))
+        self._symbols_stored = True
 
     def _refused(
         self, texts: Sequence[str], target: int, offset: int, kind: int, symbol: int, addend: int, value: int

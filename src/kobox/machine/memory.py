@@ -161,7 +161,7 @@ whether it was ever touched, and whether it was written, so that it is no longer
 
 
 def _page_flags(address: int, size: int, meaning: bytes) -> bytes:
-    """A byte for each page of this process's memory, by its flags (Documentation, pagemap); all 1 when not to be had."""
+    """A byte for each page of this process's memory, by its flags; all 1 where pagemap does not tell."""
     count = size // PAGE_SIZE
     try:
         fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)

@@ -140,6 +140,22 @@ def test_retpolines_stay_where_they_are_the_mitigation() -> None:
     assert bench.after == before.hex()
 
 
+@pytest.mark.parametrize("retpoline", [True, False])
+@pytest.mark.parametrize("code", ["0000000000000000", "e800000000", "90e900000000"])
+def test_a_site_without_a_branch_to_a_thunk_is_doubted_whatever_the_mitigation(code: str, retpoline: bool) -> None:
+    bench = Bench(bytes.fromhex(code))
+    apply_retpolines(*bench.sites(TEXT), Cpu(thunks=EVERY, retpoline=retpoline))
+    assert bench.after == code
+    assert len(bench.code.doubts) == 1
+
+
+@pytest.mark.parametrize("retpoline", [True, False])
+def test_a_branch_to_a_thunk_is_not_doubted(retpoline: bool) -> None:
+    bench = Bench(jump(0xE8, TEXT, THUNKS))
+    apply_retpolines(*bench.sites(TEXT), Cpu(thunks=EVERY, retpoline=retpoline))
+    assert bench.code.doubts == []
+
+
 def test_an_unsafe_indirect_branch_goes_through_a_thunk_of_its_own() -> None:
     bench = Bench(b"\x2e" + jump(0xE8, TEXT + 1, THUNKS + 32 * 3))
     apply_retpolines(*bench.sites(TEXT), Cpu(thunks=EVERY, its_thunk=lambda register: OTHER_THUNK + register))
@@ -306,6 +322,14 @@ def test_a_module_is_patched_through_its_sections() -> None:
         (done.address_of(".text.fn"), "c3cccccccc", "return")
     ]
     assert done.bytes_of(".text.fn").hex() == "c3cccccccc"
+
+
+def test_a_table_that_is_not_loaded_is_doubted() -> None:
+    done = chain(KoBuilder("odd").module().text(bytes(8)).section(".return_sites", bytes(4), flags=0))
+    doubts: list[str] = []
+    bases = {"core": CORE, "init": INIT}
+    assert finalize(done.view, done.addresses, done.memory, bases, default_rules(), Cpu(), doubts) == []
+    assert doubts == [".return_sites is not loaded"]
 
 
 @pytest.mark.parametrize(("memories", "everywhere"), [(False, False), (True, True)])

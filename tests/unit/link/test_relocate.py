@@ -200,3 +200,16 @@ def test_this_module_points_to_init() -> None:
     done.relocate()
     pointer = int.from_bytes(done.bytes_of(".gnu.linkonce.this_module")[312:320], "little")
     assert pointer == done.address_of(".init.text")
+
+
+def test_a_target_in_the_symbol_table_is_not_free_once_symbols_have_addresses() -> None:
+    module = hello().symbol("here", ".text", 4).rodata(bytes(8))
+    done = chain(module)
+    symtab = done.addresses[done.view.index.sym]
+    number = next(n for n, value in enumerate(done.symbols.values) if value & U64 == done.address_of(".text") + 4)
+    far = symtab + number * 24 + 8 - done.address_of(".rodata")
+    with pytest.raises(RelocationRefused) as caught:
+        chain(
+            hello().symbol("here", ".text", 4).rodata(bytes(8)).reloc(".rodata", far, R_X86_64.ABS64, "here")
+        ).relocate()
+    assert "existing value is nonzero for type 1" in caught.value.log[0].text
