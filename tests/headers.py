@@ -5,11 +5,15 @@ from __future__ import annotations
 import fcntl
 import functools
 import os
+import re
 import subprocess
 from pathlib import Path
 
-from kernel_headers import Headers, NoHeaders, current_release, fetch, find
+import pytest
 
+from kobox.build.compiler import find_compiler
+from kobox.build.headers import Headers, find_headers
+from kobox.errors import KoboxError, UsageError
 from needs import lacking, need_program
 
 RELEASE = "6.1.0-56-amd64"
@@ -22,11 +26,10 @@ def kernel_headers(release: str | None = None) -> Headers:
     need_program("make", "ld", "strip")
     try:
         headers = _headers(release or RELEASE)
-    except (NoHeaders, OSError, subprocess.CalledProcessError) as error:
+        find_compiler(headers)
+    except (KoboxError, OSError, subprocess.CalledProcessError) as error:
         lacking(f"kernel headers: {error}")
         raise
-    if headers.missing_programs():
-        lacking(f"building modules needs {', '.join(headers.missing_programs())}")
     return headers
 
 
@@ -35,16 +38,28 @@ def _headers(release: str) -> Headers:
     own = os.environ.get("KOBOX_TEST_HEADERS")
     for root in ([Path(own)] if own else []) + [Path("/"), kept_folder()]:
         try:
-            return find(root, release)
-        except NoHeaders:
+            return find_headers(release, given=root)
+        except UsageError:
             continue
     kept_folder().mkdir(parents=True, exist_ok=True)
-    with open(kept_folder() / "lock", "wb") as lock:
+    with pytest.MonkeyPatch.context() as patch, open(kept_folder() / "lock", "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        patch.setenv("KOBOX_DATA_DIR", str(kept_folder().parent / "data"))
         try:
-            return fetch(kept_folder(), release)
-        except NoHeaders:
-            return fetch(kept_folder(), current_release())
+            return find_headers(release)
+        except KoboxError:
+            return find_headers(current_release())
+
+
+def current_release(flavour: str = "amd64") -> str:
+    """The release whose headers apt would install now for this flavour of the kernel."""
+    depends = subprocess.run(
+        ["apt-cache", "depends", f"linux-headers-{flavour}"], capture_output=True, text=True
+    ).stdout
+    named = re.search(r"Depends: linux-headers-(\d\S*)", depends)
+    if not named:
+        raise KoboxError(f"apt knows no linux-headers-{flavour}; its package lists may be empty")
+    return named[1]
 
 
 def kept_folder() -> Path:

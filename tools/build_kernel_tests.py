@@ -26,6 +26,10 @@ from typing import IO, cast
 
 import kernel_headers
 
+from kobox.build.headers import Headers
+from kobox.errors import KoboxError
+from kobox.image.apt import download_packages
+
 # Folder of the kernel's tree -> modules that are built in it.
 TESTS = {
     "lib": """
@@ -126,13 +130,15 @@ def write_kbuild(work: Path, left_out: Mapping[str, str]) -> dict[str, str]:
     return missing
 
 
-def compile_all(headers: kernel_headers.Headers, work: Path) -> tuple[str, dict[str, str]]:
+def compile_all(headers: Headers, work: Path) -> tuple[str, dict[str, str]]:
     """Run kbuild until it succeeds, leaving out what does not compile: one bad object keeps all from being linked."""
     reasons: dict[str, str] = {}
     while True:
         missing = write_kbuild(work, reasons)
         try:
-            return headers.make(work, variables=["KBUILD_MODPOST_WARN=1"], keep_going=True), missing | reasons
+            return kernel_headers.make_modules(
+                headers, work, variables=["KBUILD_MODPOST_WARN=1"], keep_going=True
+            ), missing | reasons
         except subprocess.CalledProcessError as error:
             failed = re.findall(r"(\S+)\.c:\d+:\d+: (?:fatal )?error: (.*)", error.stderr)
             new = {PurePosixPath(source).name: text for source, text in reversed(failed)}
@@ -141,7 +147,7 @@ def compile_all(headers: kernel_headers.Headers, work: Path) -> tuple[str, dict[
             reasons |= new
 
 
-def build(headers: kernel_headers.Headers, work: Path, out: Path) -> list[Outcome]:
+def build(headers: Headers, work: Path, out: Path) -> list[Outcome]:
     """Build what ``work`` holds and copy the modules, stripped of debug data, into ``out``."""
     log, reasons = compile_all(headers, work)
     unresolved: dict[str, list[str]] = {}
@@ -163,10 +169,12 @@ def build(headers: kernel_headers.Headers, work: Path, out: Path) -> list[Outcom
 def fetched_archive(release: str, scratch: Path) -> Path:
     """The source archive that belongs to ``release``, downloaded with apt."""
     version = ".".join(release.split(".")[:2])
-    kernel_headers.fetch_packages([f"linux-source-{version}"], scratch)
+    download_packages([f"linux-source-{version}"], scratch, progress=print)
+    for package in scratch.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "-x", str(package), str(scratch)], check=True)
     found = sorted((scratch / "usr/src").glob("linux-source-*.tar.*"))
     if not found:
-        raise kernel_headers.NoHeaders(f"linux-source-{version} holds no archive")
+        raise KoboxError(f"linux-source-{version} holds no archive")
     return found[0]
 
 
@@ -195,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 unpack_source(args.source or fetched_archive(headers.release, Path(scratch)), work)
             outcomes = build(headers, work, out)
-    except (kernel_headers.NoHeaders, OSError) as error:
+    except (KoboxError, OSError) as error:
         print(f"build_kernel_tests: {error}", file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:

@@ -21,13 +21,17 @@ from pathlib import Path
 
 import kernel_headers
 
+from kobox.build.compiler import find_compiler
+from kobox.build.headers import Headers
+from kobox.errors import KoboxError
+
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SOURCES = ("Kbuild", "*.c", "*.h")
 MADE_WITH = "made_with.json"
 """Beside the modules: kernel release and versions of the tools. The same ones give the same bytes."""
 
 
-def build(headers: kernel_headers.Headers, out: Path, sources: Path = EXAMPLES, keep_debug: bool = False) -> list[Path]:
+def build(headers: Headers, out: Path, sources: Path = EXAMPLES, keep_debug: bool = False) -> list[Path]:
     """Build every module below ``sources`` into ``out``, subfolders kept; what was built is returned, sorted."""
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch).resolve() / "examples"
@@ -35,7 +39,7 @@ def build(headers: kernel_headers.Headers, out: Path, sources: Path = EXAMPLES, 
             copy = work / source.relative_to(sources)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, copy)
-        headers.make(work)
+        kernel_headers.make_modules(headers, work)
         built = []
         for module in sorted(work.rglob("*.ko")):
             if not keep_debug:
@@ -44,7 +48,7 @@ def build(headers: kernel_headers.Headers, out: Path, sources: Path = EXAMPLES, 
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(module, target)
             built.append(target)
-    (out / MADE_WITH).write_text(json.dumps(headers.made_with(), indent=1) + "\n")
+    (out / MADE_WITH).write_text(json.dumps(kernel_headers.made_with(headers), indent=1) + "\n")
     return built
 
 
@@ -59,18 +63,16 @@ def main() -> int:
     args = parser.parse_args()
     try:
         headers = kernel_headers.from_arguments(args)
-        missing = headers.missing_programs()
-        if missing:
-            raise kernel_headers.NoHeaders(f"not installed: {', '.join(missing)}")
         built = build(headers, args.out.resolve(), keep_debug=args.keep_debug)
-    except kernel_headers.NoHeaders as error:
+    except KoboxError as error:
         print(f"rebuild_examples: {error}", file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:
         print(error.stdout, error.stderr, sep="\n", file=sys.stderr)
         return 1
     size = sum(path.stat().st_size for path in built)
-    print(f"{len(built)} modules for {headers.release} with {headers.compiler}, {size // 1024} KiB, in {args.out}")
+    compiler = find_compiler(headers).program
+    print(f"{len(built)} modules for {headers.release} with {compiler}, {size // 1024} KiB, in {args.out}")
     return 0
 
 

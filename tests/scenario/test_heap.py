@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kernel_headers import make_modules
 
 import kobox
 import kobox.ko
@@ -48,7 +49,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, debian_image: Any) -> Path:
     shutil.copy(ROOT / "tests/data/heap_story.c", folder)
     shutil.copy(ROOT / "examples/leak.c", folder)
     (folder / "Kbuild").write_text("obj-m += heap_story.o leak.o\n")
-    headers.make(folder, flags=["-g"])
+    make_modules(headers, folder, flags=["-g"])
     return folder
 
 

@@ -8,9 +8,11 @@ import tarfile
 from pathlib import Path
 
 import build_kernel_tests
+import kernel_headers
 import pytest
 from build_kernel_tests import build, copy_source, unpack_source
-from kernel_headers import Headers
+
+from kobox.build.headers import Headers
 
 FILES = {
     "lib/test_uuid.c": "int uuid;",
@@ -22,12 +24,13 @@ FILES = {
 }
 
 
-class FakeHeaders(Headers):
-    """Headers whose ``make`` compiles what Kbuild names, except what ``broken`` says."""
+class Make:
+    """A ``make`` that compiles what Kbuild names, except what ``broken`` says."""
 
-    broken: tuple[str, ...] = ()
+    def __init__(self, *broken: str) -> None:
+        self.broken = broken
 
-    def make(self, module_dir: Path, *_: object, **__: object) -> str:  # type: ignore[override]
+    def __call__(self, headers: Headers, module_dir: Path, *_: object, **__: object) -> str:
         kbuild = module_dir / "lib/Kbuild"
         names = [line.split()[-1].removesuffix(".o") for line in kbuild.read_text().splitlines()]
         bad = [name for name in names if name in self.broken]
@@ -78,10 +81,12 @@ def test_an_archive_gives_the_same_as_a_tree(tree: Path, tmp_path: Path) -> None
     assert listed(tmp_path / "a") == listed(tmp_path / "b")
 
 
-def test_what_does_not_compile_is_left_out_with_the_compilers_reason(tree: Path, tmp_path: Path) -> None:
+def test_what_does_not_compile_is_left_out_with_the_compilers_reason(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy_source(tree, tmp_path / "work")
-    headers = FakeHeaders(tmp_path, "6.1.0-56-amd64")
-    object.__setattr__(headers, "broken", ("test_hexdump",))
+    monkeypatch.setattr(kernel_headers, "make_modules", Make("test_hexdump"))
+    headers = Headers("6.1.0-56-amd64", tmp_path, tmp_path / "Makefile")
     outcomes = {one.name: one for one in build(headers, tmp_path / "work", tmp_path / "out")}
     assert outcomes["test_hexdump"].reason == "too new"
     assert outcomes["test_new"].reason == "this kernel has no lib/test_new.c"

@@ -21,6 +21,7 @@ MIRROR = "http://deb.debian.org/debian"
 SNAPSHOTS = "http://snapshot.debian.org/archive"
 """Debian's archive as it was at any time: what suites have dropped since."""
 DEFAULT_FLAVOUR = "amd64"
+HOST_SOURCES = "the host's apt sources"
 
 _SUITE = re.compile(r"[a-z][a-z0-9-]*(@\d{8}(T\d{6}Z)?)?")
 _RELEASE = re.compile(r"[a-z0-9][a-zA-Z0-9.+~-]*")
@@ -68,9 +69,7 @@ def download(
     release: str | None, folder: Path, *, suite: str | None, headers: bool, progress: Callable[[str], None]
 ) -> Download:
     """Fetch a kernel's packages into ``folder``: of a release, a flavour (``rt-amd64``), or the suite's current one."""
-    for tool in ("apt-get", "apt-cache"):
-        if shutil.which(tool) is None:
-            raise NotModelled(f"--debian needs {tool}, which this machine lacks", "give .deb files or an unpacked root")
+    _need_apt()
     wanted = release or DEFAULT_FLAVOUR
     if not _RELEASE.fullmatch(wanted) or (suite is not None and not _SUITE.fullmatch(suite)):
         raise UsageError(f"{wanted!r} or {suite!r} is no release or suite of Debian")
@@ -79,6 +78,49 @@ def download(
     if headers:
         packages += _headers_of(apt, image)
     return _fetch(apt, image, packages, folder, progress)
+
+
+def download_headers(release: str, folder: Path, *, suite: str | None, progress: Callable[[str], None]) -> Download:
+    """Fetch the packages that modules of ``release`` are built against: headers, their common part, kbuild's programs.
+    UsageError when the suite (None: the host's own sources) has none of that release."""
+    if not _RELEASE.fullmatch(release) or (suite is not None and not _SUITE.fullmatch(suite)):
+        raise UsageError(f"{release!r} or {suite!r} is no release or suite of Debian")
+    image = f"{_IMAGE}{release}"
+    apt = _apt_with(f"linux-headers-{release}", folder, suite, progress)
+    return _fetch(apt, image, _headers_of(apt, image), folder, progress)
+
+
+def download_packages(
+    names: Sequence[str], folder: Path, *, suite: str | None = None, progress: Callable[[str], None]
+) -> tuple[Path, ...]:
+    """Fetch packages by name into ``folder``; UsageError when the suite has not the first of them."""
+    apt = _apt_with(names[0], folder, suite, progress)
+    return _fetch(apt, names[0], names, folder, progress).files
+
+
+def _apt_with(package: str, folder: Path, suite: str | None, progress: Callable[[str], None]) -> Apt:
+    """apt that knows the package: on the host's lists, or on lists of its own."""
+    _need_apt()
+    apt = Apt((), HOST_SOURCES)
+    if suite is not None or apt.fields(package) is None:
+        progress(f"reading package lists of {f'suite {suite}' if suite else HOST_SOURCES}")
+        apt = _own_apt(folder / "apt", suite)
+        apt.run("apt-get", "-q", "update")
+    if apt.fields(package) is None:
+        raise UsageError(f"{apt.origin} has no package {package}")
+    return apt
+
+
+def suite_of(source: str) -> str | None:
+    """The suite named in an image's ``source``, where it came from one that is not the host's own."""
+    found = re.search(r"\(Debian (\S+) from ", source)
+    return found[1] if found else None
+
+
+def _need_apt() -> None:
+    for tool in ("apt-get", "apt-cache"):
+        if shutil.which(tool) is None:
+            raise NotModelled(f"--debian needs {tool}, which this machine lacks", "give .deb files or an unpacked root")
 
 
 def _fetch(apt: Apt, image: str, packages: Sequence[str], folder: Path, progress: Callable[[str], None]) -> Download:
@@ -91,10 +133,10 @@ def _fetch(apt: Apt, image: str, packages: Sequence[str], folder: Path, progress
 
 
 def _apt_that_knows(wanted: str, folder: Path, suite: str | None, progress: Callable[[str], None]) -> tuple[Apt, str]:
-    host = Apt((), "the host's apt sources")
+    host = Apt((), HOST_SOURCES)
     if suite is None and (image := _resolve(host, wanted)):
         return host, image
-    where = f"suite {suite}" if suite else "the host's apt sources"
+    where = f"suite {suite}" if suite else HOST_SOURCES
     progress(f"reading package lists of {where}")
     own = _own_apt(folder / "apt", suite)
     own.run("apt-get", "-q", "update")
@@ -167,7 +209,7 @@ def _own_apt(folder: Path, suite: str | None) -> Apt:
         sources = folder / "sources.list"
         sources.write_text(_sources(suite))
         options |= {"Dir::Etc::sourcelist": sources, "Dir::Etc::sourceparts": "/dev/null"}
-    origin = f"Debian {suite} from {SNAPSHOTS if '@' in suite else _mirror()}" if suite else "the host's apt sources"
+    origin = f"Debian {suite} from {SNAPSHOTS if '@' in suite else _mirror()}" if suite else HOST_SOURCES
     return Apt(tuple(part for name, value in options.items() for part in ("-o", f"{name}={value}")), origin)
 
 

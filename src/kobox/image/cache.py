@@ -33,6 +33,8 @@ DEFAULT_LIMIT = 4 << 30
 
 _LIMIT_FILE = "limit"
 LOCKS = "locks"
+WORK = "work"
+"""Directories that change in place (build folders): no entries, not counted, gone with ``clean``."""
 _CHUNK = 1 << 22
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~:-]*")
 
@@ -154,12 +156,14 @@ class Cache:
 
     def clean(self, kind: str | None = None) -> int:
         """Remove every entry (of one kind), with what killed makers left; the number of entries removed."""
-        kinds = [kind] if kind else self._kinds()
+        kinds = [kind] if kind and kind != WORK else [] if kind else self._kinds()
         removed = 0
         for name in kinds:
             folder = self.path(name, "x").parent
             for path in sorted(folder.iterdir()) if folder.is_dir() else ():
                 removed += discard(path) and not path.name.startswith(".")
+        if kind in (None, WORK):
+            removed += discard(self.root / WORK)
         return removed
 
     def check(self, *, fix: bool = False) -> list[Finding]:
@@ -215,7 +219,7 @@ class Cache:
     def _kinds(self) -> list[str]:
         if not self.root.is_dir():
             return []
-        return sorted(path.name for path in self.root.iterdir() if path.is_dir() and path.name != LOCKS)
+        return sorted(path.name for path in self.root.iterdir() if path.is_dir() and path.name not in (LOCKS, WORK))
 
     def _directories(self, hidden: bool = False) -> list[Path]:
         folders = [self.root / kind for kind in self._kinds()]

@@ -167,11 +167,17 @@ def remove_image(release: str, cache: Cache | None = None) -> Added:
     cache = cache or Cache()
     with locked(data_root(), f"{_IMAGES}-{release}"):
         discard(data_root() / _IMAGES / release)
+        discard(headers_home(release))
     key = cache_key(release, added.content)
     for entry in cache.entries():
         if entry.key == key or entry.facts.get("image") == key:
             cache.remove(entry.kind, entry.key)
     return added
+
+
+def headers_home(release: str, data: Path | None = None) -> Path:
+    """The root below which the headers of a release are kept once they were fetched."""
+    return (data or data_root()) / "headers" / release
 
 
 def key_of(added: Added) -> str:
