@@ -278,6 +278,16 @@ class Kernel(KernelFace):
         self.booted.log.read()
         return list(self.booted.log.records) if boot else list(self.booted.log.since(self._log_start))
 
+    def syslog(self, action: int, value: int = 0) -> int:
+        """``syslog(2)`` without a buffer: clear the log (5), console off, on, at a level (6, 7, 8)."""
+        return self.syscalls.checked(f"syslog {action}", "syslog", action, 0, value)
+
+    def log_start(self) -> int:
+        """Sequence number of the first record that was not cleared; of the next one where there is none."""
+        self.booted.log.read()
+        first = self.files.first_log_record()
+        return self.booted.log.position()[1] if first is None else first
+
     @property
     def tainted(self) -> int:
         """The kernel's taint value."""

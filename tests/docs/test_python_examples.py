@@ -24,3 +24,9 @@ def test_tests_shown_in_a_guide_pass(page: str, pytester: pytest.Pytester, debia
     pytester.makepyfile("\n".join(blocks))
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--kobox-image", str(debian_root))
     result.assert_outcomes(passed=sum(block.count("def test_") for block in blocks))
+
+
+def test_the_log_shown_in_a_guide_comes_out_so(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = BLOCK.findall((ROOT / "docs/dmesg.md").read_text())
+    exec(block, {})
+    assert capsys.readouterr().out == "kern  :err   : [   12.500000] ext4: error\n\n"

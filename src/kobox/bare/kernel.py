@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from errno import ENOSYS
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from kobox.bare.files import BareFiles
 from kobox.bare.guest import BareGuest
 from kobox.bare.heap import BareHeap
 from kobox.bare.modules import ModuleList, Operation
-from kobox.errors import UsageError
+from kobox.errors import Errno, UsageError
 from kobox.kernel.face import KernelFace
 from kobox.kernel.log import LogRecord
 from kobox.kernel.tasks import KernelDead, TaskDied
 
 _LIMIT_SECONDS = 10.0
 _FASTER = 500_000_000
+_SYSLOG_CLEAR = 5
 
 
 class BareKernel(KernelFace):
@@ -40,7 +42,7 @@ class BareKernel(KernelFace):
         self.last_load: Operation | None = None
         self._marked = False
         self._interrupted = False
-        self._since = 0
+        self._cleared = 0
         self._started = 0.0
         self.guest.machine.on_slice = self._on_slice
 
@@ -147,6 +149,17 @@ class BareKernel(KernelFace):
 
     def dmesg(self, *, boot: bool = False) -> list[LogRecord]:
         return list(self.guest.log.records)
+
+    def syslog(self, action: int, value: int = 0) -> int:
+        """``syslog(2)`` without a buffer: clear the log (5). There is no console here to set a level of."""
+        if action != _SYSLOG_CLEAR:
+            raise Errno(ENOSYS, "the bare kernel has no console")
+        self._cleared = len(self.guest.log.records)
+        return 0
+
+    def log_start(self) -> int:
+        """Sequence number of the first record that was not cleared; of the next one where there is none."""
+        return self._cleared
 
     @property
     def tainted(self) -> int:

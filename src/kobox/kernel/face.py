@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from kobox.errors import Errno
+from kobox.errors import Errno, NotModelled
 from kobox.kernel.modules import Module, ModuleRecord, parse_proc_modules
 from kobox.ko import parse_module, read_module
 
@@ -50,6 +50,14 @@ class KernelFace(ABC):
 
     @abstractmethod
     def delete_module(self, name: str, flags: int) -> int: ...
+
+    def syslog(self, action: int, value: int = 0) -> int:
+        """``syslog(2)`` without a buffer: clear the log (5), console off, on, at a level (6, 7, 8)."""
+        raise NotModelled("the log and the console of this kernel cannot be changed from here")
+
+    def log_start(self) -> int:
+        """Sequence number of the first record that was not cleared; of the next one where there is none."""
+        return 0
 
     # -- modules --------------------------------------------------------------------------------------------------
 

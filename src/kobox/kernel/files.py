@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import struct
+from errno import EAGAIN
 
+from kobox.errors import Errno
 from kobox.kernel.records import DirEntry, Status
-from kobox.kernel.syscalls import AT_FDCWD, O_DIRECTORY, O_RDONLY, O_WRONLY, Syscalls
+from kobox.kernel.syscalls import AT_FDCWD, O_DIRECTORY, O_NONBLOCK, O_RDONLY, O_WRONLY, Syscalls
 
 _CHUNK = 1 << 16
+_SEEK_DATA = 3
 _DIRENT = struct.Struct("<QqHB")
 _KINDS = {1: "fifo", 2: "char", 4: "dir", 6: "block", 8: "file", 10: "link", 12: "socket"}
 
@@ -106,6 +109,19 @@ class Files:
         name, buffer = self._sys.window.text(path), self._sys.window.reserve(4096)
         count = self._sys.checked(f"readlink {path}", "readlinkat", AT_FDCWD, name, buffer, 4096)
         return self._sys.guest.read(buffer, count).decode("utf-8", "surrogateescape")
+
+    def first_log_record(self) -> int | None:
+        """Sequence number of the oldest log record since the log was cleared; None where there is none."""
+        descriptor = self.open("/dev/kmsg", O_RDONLY | O_NONBLOCK)
+        try:
+            self.seek(descriptor, 0, _SEEK_DATA)
+            return int(self.read_from(descriptor, _CHUNK).split(b",", 2)[1])
+        except Errno as error:
+            if error.number == EAGAIN:
+                return None
+            raise
+        finally:
+            self.close(descriptor)
 
 
 __all__ = ["DirEntry", "Files", "Status"]
