@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -135,9 +135,23 @@ def run_module(
     module = read_module(path)
     choice = choose_image(module, image)
     with boot(choice.image, append=append, cpu=cpu, loader=loader, progress=progress) as kernel:
-        run = _Run(kernel, module, choice)
-        finder = Finder(Path(path).parent, [Path(root)] if root else [], kernel.modules_folder)
-        return _life(run, finder, " ".join(parameters))
+        return run_in(kernel, path, parameters, root=root, why=choice.why)
+
+
+def run_in(
+    kernel: Kernel,
+    path: str | os.PathLike[str],
+    parameters: Iterable[str] = (),
+    *,
+    root: str | None = None,
+    why: str = "the running kernel",
+) -> RunReport:
+    """The same in a kernel that runs already; what it logged before is part of the report, so give a pristine one."""
+    from kobox.ko import read_module
+
+    run = _Run(kernel, read_module(path), Choice(kernel.release, why))
+    finder = Finder(Path(path).parent, [Path(root)] if root else [], kernel.modules_folder)
+    return _life(run, finder, " ".join(parameters))
 
 
 def _life(run: _Run, finder: Finder, parameters: str) -> RunReport:
@@ -164,7 +178,7 @@ def _life(run: _Run, finder: Finder, parameters: str) -> RunReport:
     leaks = kernel.leaks()
     memory = tuple(fault for fault in kernel.memory_reports() if fault["kind"] != "leak")
     log = tuple((record.time / 1e9, record.level, record.text) for record in kernel.dmesg())
-    text, oops = _first_oops(log, module)
+    text, oops = first_oops([line for _, _, line in log], [module.file])
     if oops is not None and result == 0 and not reason:
         reason = oops["title"]
     return RunReport(
@@ -186,18 +200,19 @@ def _unload(run: _Run) -> bool:
     return True
 
 
-def _first_oops(log: tuple[tuple[float, int, str], ...], module: KernelModule) -> tuple[str, dict[str, Any] | None]:
-    """The first report in the log that is a crash, decoded with the module's own debug data; its text for people."""
-    if not any("end trace" in text or "soft lockup" in text for _, _, text in log):
+def first_oops(log: Sequence[str], files: Iterable[str | Path]) -> tuple[str, dict[str, Any] | None]:
+    """The first crash in the lines of a log, decoded with the debug data of these module files: as text for people, and
+    as data. Empty and None where there is none."""
+    if not any("end trace" in text or "soft lockup" in text for text in log):
         return "", None
     from kobox.debug.parse import parse_log
     from kobox.debug.report import as_data, make_report, render
     from kobox.debug.sources import Sources
 
-    found = parse_log("\n".join(text for _, _, text in log))
+    found = parse_log("\n".join(log))
     if not found:
         return "", None
-    report = make_report(found[0], Sources.of_files([module.file], []))
+    report = make_report(found[0], Sources.of_files(files, []))
     return render(report), as_data(report)
 
 

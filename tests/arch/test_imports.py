@@ -22,10 +22,11 @@ RANKS = {
     "box": 6, "runner": 6,
     "audit": 7, "build": 7, "initramfs": 7, "verdict": 7,
     "session": 8,
-    "cli": 9, "web": 9, "pytest_plugin": 9, "__main__": 10, "__init__": 10,
+    "watch": 9, "cli": 9, "web": 9, "pytest_plugin": 9, "__main__": 10, "__init__": 10,
 }  # fmt: skip
 
-MAY_SHARE = {("runner", "box"), ("box", "bare"), ("bringup", "kapi"), ("audit", "build")}
+MAY_SHARE = {("runner", "box"), ("box", "bare"), ("bringup", "kapi"), ("audit", "build"),
+             ("cli", "watch"), ("watch", "pytest_plugin")}
 """Rooms of one rank that know each other: parts of the front door, and the boot that installs adopted functions."""
 
 FENCES = {
@@ -40,7 +41,10 @@ FENCES = {
 LATE_FOR_COLD_START = {("depot", "kobox.ko"), ("depot", "kobox.depot.cmdline")}
 """``kobox modprobe`` pays for reading module files only when it must."""
 
-IMPORTS_IN_FUNCTIONS = {"box", "runner", "bare", "cli", "session", "pytest_plugin", "web", "__init__", "__main__"}
+IMPORTS_IN_FUNCTIONS = {
+    "box", "runner", "bare", "cli", "session", "watch", "pytest_plugin", "web",
+    "__init__", "__main__",
+}  # fmt: skip
 
 FILES = sorted(SRC.rglob("*.py"))
 

@@ -50,7 +50,7 @@ def is_input(path: str) -> bool:
     return not any(fnmatch.fnmatch(name, pattern) for pattern in _NO_INPUT)
 
 
-def is_source(path: str, name: str, beside: frozenset[str]) -> bool:
+def is_source(name: str, beside: frozenset[str]) -> bool:
     """Whether a file is somebody's work and not kbuild's. ``beside`` are the names in its directory."""
     if name.startswith(".") or any(fnmatch.fnmatch(name, pattern) for pattern in _GENERATED):
         return False
@@ -83,7 +83,7 @@ def sources(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
                 if not entry.name.startswith(".") and entry.name != "__pycache__" and identity not in seen:
                     seen.add(identity)
                     stack.append(path)
-            elif entry.is_file() and is_source(path, entry.name, beside):
+            elif entry.is_file() and is_source(entry.name, beside):
                 count += 1
                 if count > _MOST_FILES:
                     raise UsageError(

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kobox.cli import colour
+
 if TYPE_CHECKING:
     from kobox.build import BuildOptions, BuildReport
 
@@ -28,6 +30,7 @@ MIXES_OPTIONS = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder of the module's sources")
+    parser.add_argument("variables", nargs="*", metavar="NAME=VALUE", help="variables for make")
     add_build_options(parser)
     parser.add_argument(
         "--image", action="append", default=[], metavar="R",
@@ -38,7 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_build_options(parser: argparse.ArgumentParser) -> None:
     """What ``kobox watch`` takes too."""
-    parser.add_argument("variables", nargs="*", metavar="NAME=VALUE", help="variables for make")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="results: OUT/RELEASE (default: DIR/build)")
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="compilers at once (default: all processors)")
     parser.add_argument("--headers", type=Path, metavar="DIR", help="prepared headers, or a root that has them")
@@ -86,7 +88,7 @@ def show(report: BuildReport) -> None:
     """Remarks on standard error, as a compiler's; the outcome on standard output."""
     from kobox.build.render import diagnostic_lines, outcome_line
 
-    for line in diagnostic_lines(report.diagnostics, colour=sys.stderr.isatty() and "NO_COLOR" not in os.environ):
+    for line in diagnostic_lines(report.diagnostics, colour.wanted(sys.stderr)):
         print(line, file=sys.stderr)
     for note in report.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -51,11 +51,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report.as_data(), indent=2))
     else:
-        _show(report, args.steps)
+        show(report, args.steps)
     return 0 if report.ok else 1
 
 
-def _show(report: RunReport, steps: bool) -> None:
+def show(report: RunReport, steps: bool) -> None:
     coloured = colour.wanted(sys.stdout)
     print(f"kernel {report.image} ({report.why_image}), CPU {report.cpu}")
     if report.dependencies:

@@ -13,6 +13,7 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "run": Command("run", "boot a kernel, load a .ko with what it needs, show its log, unload it, report"),
     "build": Command("build", "compile modules from source for one or more kernels, with headers found or fetched"),
+    "watch": Command("watch", "build, load and test a module on every change of its sources, in a warm kernel"),
     "kernel": Command("kernel", "add, list, show and remove kernel images"),
     "readko": Command("readko", "show what is in a .ko: sections, symbols, metadata, signature"),
     "oops": Command("oops", "decode a pasted oops: file and line of every address that can be known"),

@@ -61,12 +61,20 @@ class KernelFace(ABC):
 
     # -- modules --------------------------------------------------------------------------------------------------
 
+    @property
+    def module_files(self) -> dict[str, str]:
+        """The file that each module was last loaded from, by name: where its debug data is."""
+        files: dict[str, str] = self.__dict__.setdefault("_module_files", {})
+        return files
+
     def insmod(self, module: str | os.PathLike[str] | bytes, /, *, flags: int = 0, **parameters: object) -> Module:
         """Load one module file (or its bytes); ``Errno`` says why not. Dependencies must be loaded already.
 
         ``flags``: 1 ignores symbol versions, 2 the version magic, as ``finit_module`` takes them.
         """
         found = parse_module(module, "module") if isinstance(module, bytes) else read_module(module)
+        if not isinstance(module, bytes):
+            self.module_files[found.name] = os.fspath(module)
         text = " ".join(_parameter(name, value) for name, value in parameters.items())
         self.init_module(bytes(found.data), text, flags)
         return self.module(found.name)

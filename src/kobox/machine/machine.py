@@ -7,9 +7,11 @@ runs without ever trapping.
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -308,6 +310,7 @@ class _Watchdog:
         self._fired = False
         self._closed = False
         self._thread: threading.Thread | None = None
+        _WATCHDOGS.add(self)
 
     def guard(self, rip: int) -> int:
         """Run the guest under watch; returns Unicorn's status."""
@@ -330,6 +333,16 @@ class _Watchdog:
         if self._thread is not None:
             self._thread.join()
 
+    def rest(self) -> None:
+        """End the thread while nothing runs: a fork would not take it along. The next run starts another."""
+        if self._thread is not None and not self._started:
+            self.close()
+            self._thread, self._closed = None, False
+
+    def forget(self) -> None:
+        """In a forked process: no thread is there."""
+        self._thread, self._started = None, 0.0
+
     def _watch(self) -> None:
         pause = SLICE_SECONDS / 2
         while not self._closed:
@@ -341,6 +354,22 @@ class _Watchdog:
                 pause = 0.001
             else:
                 pause = SLICE_SECONDS / 2
+
+
+_WATCHDOGS: weakref.WeakSet[_Watchdog] = weakref.WeakSet()
+
+
+def _rest_all() -> None:
+    for dog in tuple(_WATCHDOGS):
+        dog.rest()
+
+
+def _forget_all() -> None:
+    for dog in tuple(_WATCHDOGS):
+        dog.forget()
+
+
+os.register_at_fork(before=_rest_all, after_in_child=_forget_all)
 
 
 def _canonical(address: int) -> bool:

@@ -7,6 +7,7 @@ under a millisecond. ``--kobox-image R`` (repeatable) runs each test that uses t
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +26,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         metavar="R",
         help="kernel image for the fixture 'kernel': a release, a root, a vmlinuz or 'bare'; may be repeated",
+    )
+    group.addoption(
+        "--kobox-build",
+        default=None,
+        metavar="DIR",
+        help="results of 'kobox build': the fixture 'kobox_build' is DIR/RELEASE (default: the nearest 'build')",
     )
     group.addoption("--kobox-append", default="", metavar="TEXT", help="kernel command line for the fixture 'kernel'")
     parser.addini("kobox_image", "default for --kobox-image, one a line", type="linelist", default=[])
@@ -70,6 +77,10 @@ class Kernels:
             kernel.reset()
         return kernel
 
+    def put(self, image: str | None, append: str, kernel: Kernel) -> None:
+        """Have a pristine kernel that was booted elsewhere."""
+        self._kernels[image, append] = kernel
+
     def close(self) -> None:
         for kernel in self._kernels.values():
             kernel.close()
@@ -77,8 +88,12 @@ class Kernels:
 
 
 @pytest.fixture(scope="session")
-def kobox_kernels() -> Iterator[Kernels]:
-    """All kernels of this process; closed when the session ends."""
+def kobox_kernels(pytestconfig: pytest.Config) -> Iterator[Kernels]:
+    """All kernels of this process; closed when the session ends, unless they were there before it."""
+    warm = pytestconfig.stash.get(WARM_KERNELS, None)
+    if warm is not None:
+        yield warm
+        return
     kernels = Kernels()
     yield kernels
     kernels.close()
@@ -108,6 +123,21 @@ def kernel(request: pytest.FixtureRequest, kobox_kernels: Kernels, kobox_image: 
     return got
 
 
+@pytest.fixture
+def kobox_build(request: pytest.FixtureRequest, kernel: Kernel) -> Path:
+    """The folder of modules that ``kobox build`` made for the kernel of this test."""
+    given, release = request.config.getoption("--kobox-build"), kernel.release
+    above = [folder for folder in request.path.parents if folder.is_relative_to(request.config.rootpath)]
+    places = [Path(given)] if given else [folder / "build" for folder in above]
+    found = next((place / release for place in places if (place / release).is_dir()), None)
+    if found is None:
+        pytest.fail(f"no modules are built for {release}; 'kobox build DIR --image {release}' does it", pytrace=False)
+    return found
+
+
+WARM_KERNELS: pytest.StashKey[Kernels] = pytest.StashKey()
+"""Kernels that a program which calls pytest has booted before."""
+
 _KERNEL: pytest.StashKey[Kernel] = pytest.StashKey()
 
 
@@ -122,3 +152,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.CallI
     lines = [f"<{record.level}>{record}" for record in kernel.dmesg()]
     cut = [f"… {len(lines) - _LOG_LINES} earlier lines"] if len(lines) > _LOG_LINES else []
     report.sections.append(("kernel log", "\n".join(cut + lines[-_LOG_LINES:])))
+    from kobox.runner import first_oops
+
+    files = [file for file in kernel.module_files.values() if Path(file).is_file()]
+    text, _ = first_oops([record.text for record in kernel.dmesg()], files)
+    if text:
+        report.sections.append(("kernel crash", text.rstrip()))
