@@ -25,8 +25,14 @@ RANKS = {
     "watch": 9, "cli": 9, "web": 9, "pytest_plugin": 9, "__main__": 10, "__init__": 10,
 }  # fmt: skip
 
-MAY_SHARE = {("runner", "box"), ("box", "bare"), ("bringup", "kapi"), ("audit", "build"),
-             ("cli", "watch"), ("watch", "pytest_plugin")}
+MAY_SHARE = {
+    ("runner", "box"),
+    ("box", "bare"),
+    ("bringup", "kapi"),
+    ("audit", "build"),
+    ("cli", "watch"),
+    ("watch", "pytest_plugin"),
+}
 """Rooms of one rank that know each other: parts of the front door, and the boot that installs adopted functions."""
 
 FENCES = {

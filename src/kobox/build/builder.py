@@ -27,6 +27,9 @@ from kobox.image.cache import WORK, discard, locked
 from kobox.image.image import Progress
 
 FORMAT = 1
+_NO_STATE: dict[str, Any] = {"facts": [], "sources": {}, "pending": [[], []], "ok": False, "based": False}
+"""Of a build folder: what was built with, the sources' stamps, paths changed since the last success, whether the last
+build succeeded, and whether kbuild's records are of a whole build."""
 _STATE, _TREE, _SYMVERS = "state.json", "tree", "Module.symvers"
 _UNUSED_DAYS = 60
 _VARIABLE = re.compile(r"[A-Za-z_][\w.-]*=.*", re.DOTALL)
@@ -110,10 +113,13 @@ class Folder:
             self.work.mkdir(parents=True, exist_ok=True)
             state = self._read_state()
             changes, stamps = self._sync(state)
+            pending = state["pending"]  # what changed since the last build that succeeded
+            changes = mirror.Changes(changes.modified | set(pending[0]), changes.others | set(pending[1]))
             how, ran = self._compile(state, changes)
             compiled = _newest_object(self.tree) if how != "nothing" else time.time()
             built = kbuild.modules_of(self.tree) if ran.code == 0 else []
-            state |= {"sources": stamps, "ok": ran.code == 0}
+            state |= {"sources": stamps, "ok": ran.code == 0, "based": state["based"] or ran.code == 0}
+            state["pending"] = [[], []] if state["ok"] else [sorted(changes.modified), sorted(changes.others)]
             modules = self._publish(built) if built else ()
             self._write_state(state)
         diagnostics = read_diagnostics(ran.output, self._rename)
@@ -139,22 +145,24 @@ class Folder:
         own = mirror.kbuild_for(self.sources, stamps)
         if own is not None:
             _write_if_changed(self.tree / "Kbuild", own)
+        elif "Kbuild" not in stamps:
+            (self.tree / "Kbuild").unlink(missing_ok=True)  # ours, from before there was a Makefile; it would win
         return changes, stamps
 
     def _compile(self, state: dict[str, Any], changes: mirror.Changes) -> tuple[str, kbuild.Ran]:
         """Do the least that brings the modules up to date: nothing, kbuild's recorded commands, or kbuild."""
         facts = [FORMAT, *self.headers.identity, self.compiler.program, self.compiler.version, *self._symver_facts()]
         facts += [*self.options.variables, os.environ.get("KCFLAGS", "")]
-        same = state["facts"] == facts and state["ok"] and not self.options.in_place
-        if same and not changes.inputs:
+        based = state["facts"] == facts and state["based"] and not self.options.in_place
+        if based and state["ok"] and not changes.inputs:
             return "nothing", kbuild.Ran(0, "")
-        if same:
+        if based:
             recipe = replay.read_recipe(self.tree, self.headers.directory)
             if recipe is not None and recipe.covers(changes):
                 ran = recipe.run(changes.inputs, self.options.jobs)
                 if ran is not None:
                     return "replay", ran
-        state["facts"], state["ok"] = facts, False
+        state |= {"facts": facts, "ok": False, "based": False}
         self._write_state(state | {"sources": {}})  # until it is over: a killed build is no base to go on from
         command = kbuild.make_command(
             self.headers, self.compiler, self.tree, sources=self.sources, variables=self.options.variables,
@@ -213,10 +221,10 @@ class Folder:
     def _read_state(self) -> dict[str, Any]:
         try:
             state = json.loads((self.work / _STATE).read_text())
-            return {"facts": state["facts"], "sources": state["sources"], "ok": state["ok"]}
+            return {name: state[name] for name in _NO_STATE}
         except (OSError, ValueError, KeyError, TypeError):
             discard(self.work / _TREE)  # not known what it was made from
-            return {"facts": [], "sources": {}, "ok": False}
+            return dict(_NO_STATE)
 
     def _write_state(self, state: dict[str, Any]) -> None:
         _write(self.work / _STATE, json.dumps(state).encode())
@@ -285,11 +293,11 @@ def _shown(sources: Path) -> str:
 
 
 def _newest_object(tree: Path) -> float:
-    """When the last source was compiled: the newest time stamp of an object that has one."""
+    """When the compiler ended last: the newest time stamp of an object that has a source, a .mod.o's included."""
     stamps = [
         file.stat().st_mtime
         for file in tree.rglob("*.o")
-        if any(file.with_suffix(suffix).exists() for suffix in (".c", ".S", ".rs")) and not file.name.endswith(".mod.o")
+        if any(file.with_suffix(suffix).exists() for suffix in (".c", ".S", ".rs"))
     ]
     return max(stamps, default=time.time())
 

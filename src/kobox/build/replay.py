@@ -63,9 +63,9 @@ class Recipe:
     def run(self, changed: frozenset[str], jobs: int) -> Ran | None:
         """Bring the modules up to date; None when the records do not say how."""
         touched = {self.tree / path for path in changed}
-        due = [step for step in self.objects if step.reads & touched]
+        due = [step for step in self.objects if step.reads & touched or not step.target.is_file()]
         fresh = {step.target for step in due}
-        joined = [step for step in self.joins if step.reads & fresh]
+        joined = [step for step in self.joins if step.reads & fresh or _is_stale(step)]
         fresh |= {step.target for step in joined}
         used = {path for step in (*joined, *(link for _, link in self.finals)) for path in step.reads}
         if not fresh <= used:
@@ -73,7 +73,7 @@ class Recipe:
         output: list[str] = []
         with ThreadPoolExecutor(max(1, jobs)) as pool:
             codes = [self._told(ran, output) for ran in pool.map(self._make, due)]
-        if not fresh or any(codes):
+        if any(codes):
             return Ran(max(codes, default=0), "".join(output))
         for step in self._links(joined, fresh):
             if code := self._told(self._make(step), output):
@@ -85,10 +85,10 @@ class Recipe:
         yield from joined
         yield self.symvers
         for compile_mod, link in self.finals:
-            stale = _older(compile_mod.target, compile_mod.target.with_suffix(".c"))
-            if stale:
+            source = compile_mod.target.with_suffix(".c")
+            if _is_older(compile_mod.target, source):
                 yield compile_mod
-            if stale or link.reads & fresh:
+            if link.reads & fresh or _is_stale(link):
                 yield link
 
     def _told(self, ran: Ran, output: list[str]) -> int:
@@ -132,13 +132,16 @@ def read_recipe(tree: Path, directory: Path) -> Recipe | None:
         if pair[0] is None or pair[1] is None:
             return None
         finals.append((pair[0], pair[1]))
-    own = [record for record in tree.rglob(".*.o.cmd") if not record.name.endswith(".mod.o.cmd")]
-    steps = [_step(record.with_name(record.name[1:].removesuffix(".cmd")), directory) for record in own]
-    if any(step is None for step in steps):
+    records = [record for record in tree.rglob(".*.o.cmd") if not record.name.endswith(".mod.o.cmd")]
+    steps = [_step(record.with_name(record.name[1:].removesuffix(".cmd")), directory) for record in records]
+    if None in steps:
         return None
-    known = [step for step in steps if step is not None and step.target.is_file()]
-    compiled = tuple(step for step in known if step.compiles)
-    return Recipe(tree, directory, compiled, tuple(step for step in known if not step.compiles), symvers, tuple(finals))
+    known = {step.target: step for step in steps if step is not None}
+    needed = {path for _, link in finals for path in link.reads}
+    needed |= {path for path in needed if path in known for path in known[path].reads}
+    used = [step for target, step in known.items() if target in needed]  # others are of an earlier Makefile
+    compiled = tuple(step for step in used if step.compiles)
+    return Recipe(tree, directory, compiled, tuple(step for step in used if not step.compiles), symvers, tuple(finals))
 
 
 def _step(target: Path, directory: Path) -> Step | None:
@@ -182,8 +185,16 @@ def _beside(target: Path, ending: str) -> Path:
     return target.with_name(f".{target.name}.{ending}")
 
 
-def _older(target: Path, source: Path) -> bool:
-    return not target.is_file() or target.stat().st_mtime_ns < source.stat().st_mtime_ns
+def _is_stale(step: Step) -> bool:
+    """Whether an object that the step reads was made after its target."""
+    return any(path.suffix == ".o" and path != step.target and _is_older(step.target, path) for path in step.reads)
+
+
+def _is_older(target: Path, source: Path) -> bool:
+    try:
+        return not target.is_file() or target.stat().st_mtime_ns < source.stat().st_mtime_ns
+    except FileNotFoundError:
+        return False
 
 
 def _has_btf(module: Path) -> bool:

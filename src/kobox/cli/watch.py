@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -28,6 +29,9 @@ examples:
 Tests are the test_*.py files in the folder, or those that are given; a test gets its module by the fixture kobox_build,
 kernel.insmod(kobox_build / "hello.ko"). The kernel stays booted, and each round has it pristine. Ctrl-C ends it.
 """
+
+
+MIXES_OPTIONS = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -118,9 +122,11 @@ class _Text:
         print(f"{self._painted(test.outcome.upper(), '31;1')} {test.name}")
         if test.text:
             print(test.text)
+        crashed = any(title == "kernel crash" for title, _ in test.sections)
         for title, text in test.sections:
+            shown = _before_the_crash(text) if crashed and title == "kernel log" else text
             print(self._painted(f"-- {title} --", "1"))
-            print(text.rstrip())
+            print(shown.rstrip())
 
     def _module(self, report: RunReport) -> None:
         from kobox.cli.run import show
@@ -152,4 +158,10 @@ class _Text:
         return f"\033[{code}m{text}\033[0m" if self._coloured else text
 
 
+def _before_the_crash(log: str) -> str:
+    """The log without the crash, which is shown decoded."""
+    return _CRASH.split(log, maxsplit=1)[0]
+
+
+_CRASH = re.compile(r"^.*(?:BUG: |Oops: |general protection|cut here \]|stack segment|kernel BUG at).*$", re.MULTILINE)
 _CODES = {"error": "31;1", "warning": "33;1", "note": "1"}

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kobox.pytest_plugin.shown import end_in_the_test
+
 if TYPE_CHECKING:
     from kobox.box import Kernel
 
@@ -143,12 +145,14 @@ _KERNEL: pytest.StashKey[Kernel] = pytest.StashKey()
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.CallInfo[None], None]:
-    """Attach the kernel's log to a test that failed while it ran."""
+    """Attach the kernel's log and crash to a test that failed while it ran, and end its traceback in the test."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]  # pluggy's result object
     kernel = item.stash.get(_KERNEL, None)
     if kernel is None or report.when != "call" or not report.failed:
         return
+    if not item.config.getoption("fulltrace", False):
+        end_in_the_test(report.longrepr, item.config.invocation_params.dir)
     lines = [f"<{record.level}>{record}" for record in kernel.dmesg()]
     cut = [f"… {len(lines) - _LOG_LINES} earlier lines"] if len(lines) > _LOG_LINES else []
     report.sections.append(("kernel log", "\n".join(cut + lines[-_LOG_LINES:])))

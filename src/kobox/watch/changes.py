@@ -6,12 +6,15 @@ all arrive as one set of paths once it has been quiet for a moment.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from watchfiles import watch
+
+from kobox.errors import UsageError
 
 QUIET_MS, LONGEST_MS = 20, 500
 """A set is complete when nothing came for this long, or after this long in any case."""
@@ -29,6 +32,9 @@ class Changes:
         note: Callable[[str], None] = lambda text: None,
         polling: bool = False,
     ) -> None:
+        for path in paths:
+            if not path.exists():
+                raise UsageError(f"{path}: no such file or directory to watch")
         self._paths, self._wanted, self._note, self._polling = [str(path) for path in paths], wanted, note, polling
         self._pending: set[Path] = set()
         self._error: Exception | None = None
@@ -58,24 +64,44 @@ class Changes:
 
     def _run(self) -> None:
         try:
-            self._collect(self._polling)
-        except OSError as error:  # no watches left for this user, or a file system without them
-            if self._polling:
-                self._fail(error)
-                return
-            self._note(f"no change notices here ({error.strerror or error}): looking every {_POLL_MS} ms instead")
-            try:
-                self._collect(True)
-            except OSError as second:
-                self._fail(second)
+            if not self._polling:
+                try:
+                    self._hear()
+                    return
+                except OSError as error:  # no watches left for this user, or a file system without them
+                    why = error.strerror or str(error)
+                    self._note(f"no change notices here ({why}): looking every {_POLL_MS} ms instead")
+            self._look()
+        except OSError as error:
+            self._fail(error)
 
-    def _collect(self, polling: bool) -> None:
+    def _hear(self) -> None:
         found = watch(
             *self._paths, watch_filter=None, debounce=LONGEST_MS, step=QUIET_MS, stop_event=self._stop,
-            force_polling=polling or None, poll_delay_ms=_POLL_MS, ignore_permission_denied=True,
+            force_polling=False, ignore_permission_denied=True,
         )  # fmt: skip
         for changes in found:
             self._add({Path(path) for _, path in changes})
+
+    def _look(self) -> None:
+        """Compare sizes and time stamps (ns) now and then; what is still being written waits for the next look."""
+        seen = told = self._stamps()
+        while not self._stop.wait(_POLL_MS / 1000):
+            now = self._stamps()
+            if now == seen != told:
+                self._add({Path(path) for path in now.keys() | told.keys() if now.get(path) != told.get(path)})
+                told = now
+            seen = now
+
+    def _stamps(self) -> dict[str, tuple[int, int, int]]:
+        stamps = {}
+        for path in self._paths:
+            files = [path] if os.path.isfile(path) else _files_below(path)
+            for file in files:
+                with contextlib.suppress(OSError):
+                    status = os.stat(file)
+                    stamps[file] = (status.st_size, status.st_mtime_ns, status.st_ino)
+        return stamps
 
     def _add(self, paths: set[Path]) -> None:
         wanted = {path for path in paths if self._wanted(path)}
@@ -89,3 +115,9 @@ class Changes:
             self._error = error
             if not self._pending:
                 os.write(self._bell, b"x")
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (os.path.join(place, name) for name in files)

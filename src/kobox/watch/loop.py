@@ -20,6 +20,7 @@ from kobox.watch.records import Event, Failed, Finished, Job, Progress, Ready, R
 _TESTS = ("test_*.py", "*_test.py")
 _NO_TESTS = 5
 _TESTS_FAILED = 1
+_LOOK_SECONDS = 1.0
 _RECENT = 60.0
 """Seconds; a file with an older time stamp was not saved now but put in place."""
 
@@ -74,11 +75,11 @@ class Watch:
                 return ok
             changed = frozenset()
             while not changed:
-                wait([changes.fileno()])
+                wait([changes.fileno()], _LOOK_SECONDS)
                 changed = changes.take()
-            if not self._sources.is_dir():
-                self._tell(note("error", f"{self._sources}: the folder is gone"))
-                return False
+                if not self._sources.is_dir():  # of which nobody tells
+                    self._tell(note("error", f"{self._sources}: the folder is gone"))
+                    return False
 
     def _round(self, changed: frozenset[Path], changes: Changes, first: bool) -> Result | None:
         """Build and run; None when nothing that was changed matters."""
@@ -94,7 +95,8 @@ class Watch:
         if not (first or new or any(map(self._is_for_tests, changed))):
             return None
         if changed:
-            files = sorted(str(_below(path, self._sources)) for path in changed)
+            there = [path for path in changed if path.exists()] or changed  # not what an editor wrote and renamed
+            files = sorted(str(_below(path, self._sources)) for path in there)
             self._tell(Event("changed", {"files": files}))
         for report in reports:
             self._tell(Event("build", report))
