@@ -227,6 +227,16 @@ def _points_into_the_file(data: bytes) -> bool:
         return False
 
 
+def _prints_other_memory(one: Outcome) -> bool:
+    """The same happened and as many lines were said, but what the module printed holds pointers."""
+
+    def without_words(seen: Seen) -> Seen:
+        return seen._replace(log=[(level, "") for level, _ in seen.log])
+
+    moved = one.mutant.what.startswith(("relocation", "symbol"))
+    return moved and one.own.errno == "OK" and without_words(one.own) == without_words(one.image)
+
+
 def _table_reaches_behind_its_section(one: Outcome) -> bool:
     """Both warn of the same place in the same words, but for what the memory behind the table holds."""
 
@@ -248,6 +258,7 @@ REASONS: dict[str, Callable[[Outcome], bool]] = {
         _uses_the_file_given_back
     ),
     "a table reaches behind its section, where memory differs": _table_reaches_behind_its_section,
+    "the module prints memory with pointers in it, where it meant a text": _prints_other_memory,
     "damaged code uses registers that its caller left": _code_reads_what_callers_left,
 }
 
