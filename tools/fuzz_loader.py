@@ -198,7 +198,8 @@ def _out_of_memory(one: Outcome) -> bool:
 
 def _code_reads_what_callers_left(one: Outcome) -> bool:
     """The module's own code was changed, and got as far as running."""
-    return one.mutant.what.startswith("some_bytes") and None in (one.own.errno, one.image.errno) and not one.why
+    ran = {one.own.errno, one.image.errno} <= {"OK", None}
+    return one.mutant.what.startswith("some_bytes") and ran and not one.why
 
 
 def _one_log_is_longer(one: Outcome) -> bool:

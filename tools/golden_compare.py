@@ -21,9 +21,9 @@ load order      the SEQNUM of uevents
 Of an oops or a warning, besides:
 dump values     which registers are shown, the selectors and CR4 are compared; what the others hold (the caller left
                 it there), code bytes (recordings have none) and the walk of the page tables are not
-call trace      no system call instruction makes kobox's calls: its trace is the beginning of the recorded one, up to
-                the function that the loader calls, and the registers of user mode are not there. "? " entries are
-                what lay on the stack before: left out
+call trace      kobox's loader is not in the guest: its trace is the recorded one without the kernel's functions
+                between the system call's entry and what the loader calls. What the program's registers hold is not
+                compared (there is no program). "? " entries are what lay on the stack before: left out
 console         what a dying kernel left on its console has no levels in a recording
 """
 
@@ -75,12 +75,12 @@ def normal_log(records: Iterable[Record], with_traces: bool = False) -> list[tup
 
 
 def shorten_traces(wanted: Sequence[tuple[int | None, str]], got: Sequence[tuple[int | None, str]]) -> list[Any]:
-    """``wanted`` with every call trace cut where ``got``'s ends, if that is how it begins."""
+    """``wanted`` with ``got``'s call traces, where they are the same but for a gap above the last entry."""
     shown = iter(_traces(got))
     cut: list[tuple[int | None, str]] = []
     for is_trace, lines in _blocks(wanted):
         other = next(shown, None) if is_trace else None
-        cut += other if other is not None and lines[: len(other)] == other else lines
+        cut += other if other and [*lines[: len(other) - 1], *lines[-1:]] == other else lines
     return cut
 
 

@@ -16,13 +16,8 @@ BARE = ("hello", "list", "slab", "exporter", "user", "timer", "work", "misc", "w
 """The examples that need no image."""
 
 
-KNOWN = {"livepatch": "loading takes hardly any virtual time, so the next module runs before the transition ends"}
-"""Cases in which kobox differs, and why. Strict: whoever mends one has to take it out."""
-
-
 def named(cases: list[dict[str, Any]]) -> list[Any]:
-    marks = {name: [pytest.mark.xfail(reason=reason, strict=True)] for name, reason in KNOWN.items()}
-    return [pytest.param(case, id=case["id"], marks=marks.get(case["id"], [])) for case in cases]
+    return [pytest.param(case, id=case["id"]) for case in cases]
 
 
 def is_for_bare(case: dict[str, Any]) -> bool:

@@ -47,7 +47,7 @@ def test_a_jump_into_the_middle_of_a_trap_stub_is_a_fault_of_the_guest(kernel: K
 def test_jumps_to_the_stubs_of_the_task_room_do_no_harm(kernel: Kernel) -> None:
     tasks = kernel.guest.tasks
     tasks.virtual_limit_ns = 1_000_000_000
-    for stub in (tasks._resume, tasks._mm_made, tasks._done):
+    for stub in (tasks._resume, tasks._born, tasks._returned, tasks._frame.return_address):
         with contextlib.suppress(TaskDied):
             kernel.call(stub)
         assert alive(kernel)

@@ -40,6 +40,7 @@ _SETTLE_NS = 1_500_000_000
 """Virtual time after the boot in which the kernel refines its clock and goes over to stopping the tick when idle."""
 _CR0, _CR4, _EFER = 0x8005_0033, 0xA0, 0xD01
 _KERNEL_CS, _KERNEL_DS = 0x10, 0x18
+_STARTUP_SIZE, _CALL_INDIRECT, _FAR_RETURN = 1024, b"\xff\x15", b"\x48\xcb"
 _MOUNTS = (
     ("proc", "/proc", "proc"),
     ("sysfs", "/sys", "sysfs"),
@@ -165,11 +166,28 @@ def _power_on(guest: Guest, model: CpuModel) -> None:
         cpu.write(REG[name], 0)
     cpu.write(REG["gs_base"], percpu)
     stack = guest.symbols.get("__top_init_kernel_stack") or guest.read_uint(guest.symbol("initial_stack"))
-    guest.write(stack - 8, bytes(8))
+    guest.write_uint(stack - 8, _behind_first_call(guest))
     cpu.write(REG["rsp"], stack - 8)
     cpu.write(REG["eflags"], 2)
     cpu.write(REG["rdi"], firmware.PARAMS_ADDR)
     cpu.write(RIP, guest.symbol("x86_64_start_kernel"))
+
+
+def _behind_first_call(guest: Guest) -> int:
+    """Where C code seems to have been called from, so that unwinders of the idle task end as on a real machine.
+
+    The startup code calls or far-returns to what ``initial_code`` says (arch/x86/kernel/head_64.S); 0 if it does not.
+    """
+    start = guest.symbol("secondary_startup_64")
+    code, wanted = guest.image.read(start, _STARTUP_SIZE), guest.symbol("initial_code") - start
+    for at in range(2, len(code) - 4):
+        if at + 4 + int.from_bytes(code[at : at + 4], "little", signed=True) == wanted:
+            far_return = code.find(_FAR_RETURN, at, at + 16)
+            if code[at - 2 : at] == _CALL_INDIRECT:
+                return start + at + 4
+            if far_return > 0:
+                return start + far_return + len(_FAR_RETURN)
+    return 0
 
 
 # -- instructions that become traps ---------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
 """Guest tasks that work for Python: every call from Python into the kernel runs in one, so that it may sleep.
 
-The first process of the kernel never executes a program; it serves here. It makes workers. A worker asks for a job (a
-trap), calls it, reports the result (a trap) and asks again. Between calls the machine simply rests inside the trap of
-the worker that asked last, so that a call costs two traps and no scheduling. A worker that is needed no longer parks
-itself in ``schedule()``; one that died in its job (the kernel kills a task that oopses) is replaced.
+The first process of the kernel never executes a program; it serves here. It makes workers. Whatever a worker calls
+returns to one place (``syscall_frame``), a trap, where its result is taken and it gets its next job. Between calls the
+machine simply rests inside the trap of the worker that returned last, so that a call costs one trap and no scheduling.
+A worker that is needed no longer parks itself in ``schedule()``; one that died in its job (the kernel kills a task that
+oopses) is replaced.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import NamedTuple
 
 from kobox.errors import Errno, GuestError
 from kobox.kernel.guest import Guest
+from kobox.kernel.syscall_frame import SyscallFrame
 from kobox.machine.machine import INVALID_OPCODE, PROTECTION, RAX, RIP, SLICE_NS, Halted
-from kobox.machine.unicorn_abi import REG
 
 _SIGCHLD = 17
 _CLONE_FS_FILES = 0x200 | 0x400
@@ -120,15 +121,15 @@ class Tasks:
         self.comm = "kobox"
         guest.machine.on_slice = self._on_slice
         area = guest.machine.area
-        self._ask = area.bare_stub("tasks: next job", self._on_ask)
-        self._done = area.stub("tasks: job done", self._on_done)
-        self._serve = area.bare_stub("tasks: serve", self._on_serve)
-        self._made = area.stub("tasks: worker made", self._on_made)
+        self._born = area.bare_stub("tasks: worker starts", self._on_born)
+        self._returned = area.bare_stub("tasks: call returned", self._on_returned)
         self._resume = area.bare_stub("tasks: in-place call done", self._next_in_place)
         self._in_place: list[tuple[dict[str, int], list[tuple[int, ...]]]] = []
-        self._mm_made = area.bare_stub("tasks: address space made", self._on_mm_made)
-        self._worker_entry = area.code(_worker_code(area.next_code, self._ask, self._done))
-        self._server_entry = area.code(_server_code(area.next_code, self._serve, self._made))
+        self._frame = SyscallFrame(guest, self._returned)
+        self._unborn = 0
+        """Workers that were made and have not run yet."""
+        self._then: dict[int, Callable[[int], None]] = {}
+        """By task: what to do with the result of the call it is in, where that is no job."""
         self._over: Callable[[], bool] = _never
         self._started = 0.0
         self._left_module = False
@@ -151,8 +152,9 @@ class Tasks:
             self.guest.machine.fault_here(PROTECTION)
             return
         self.state.server = self.guest.current
-        cpu = self.guest.machine.cpu
-        cpu.write(RIP, self._server_entry)
+        self._frame.install()
+        self._frame.fill()
+        self._serve()
 
     def bring_up(self) -> None:
         """Run a booting kernel until its first process serves and a worker rests."""
@@ -172,6 +174,8 @@ class Tasks:
         self._named.clear()
         self.dead = ""
         self._in_place.clear()
+        self._then.clear()
+        self._unborn = 0
 
     # -- calling ------------------------------------------------------------------------------------------------
 
@@ -427,31 +431,55 @@ class Tasks:
 
     # -- traps --------------------------------------------------------------------------------------------------
 
-    def _on_serve(self) -> None:
-        """The first process asks whether to make a worker (rax: entry of the worker, or 0 to wait)."""
-        cpu = self.guest.machine.cpu
-        if self.ready:
-            self._park(self._server_entry)
+    def _on_born(self) -> None:
+        """A new worker's first instruction."""
+        if not self._unborn:
+            self.guest.machine.fault_here(PROTECTION)  # guest code jumped here of its own accord
             return
+        self._unborn -= 1
+        self._frame.fill()
+        self._next_job(self.guest.current)
+
+    def _on_returned(self) -> None:
+        """The call that a worker or the first process was in has returned."""
+        if not self._frame.is_left():
+            self.guest.machine.fault_here(PROTECTION)
+            return
+        task, result = self.guest.current, self.guest.machine.cpu.read(RAX)
+        job, then = self.running.pop(task, None), self._then.pop(task, None)
+        if job is not None:
+            job.result = result
+            job.done = True
+        if then is not None:
+            then(result)
+        elif task == self.state.server:
+            self._serve()
+        else:
+            self._next_job(task)
+
+    def _call(self, function: int, *arguments: int, then: Callable[[int], None] | None = None) -> None:
+        """Have the present task make a call of kobox's own."""
+        self.guest.machine.set_registers(dict(zip(_ARGUMENTS, arguments, strict=False)))
+        if then is not None:
+            self._then[self.guest.current] = then
+        self._frame.enter(function)
+
+    def _serve(self) -> None:
+        """The first process makes a worker unless one is ready, and sleeps until another is needed."""
+        if self.ready:
+            self._park()
+            return
+        self._unborn += 1
         maker = self.guest.first_symbol("user_mode_thread", "kernel_thread")
-        cpu.write(REG["rdi"], self._worker_entry)
-        cpu.write(REG["rsi"], 0)
-        cpu.write(REG["rdx"], _CLONE_FS_FILES | _SIGCHLD)
-        cpu.write(REG["rcx"], _CLONE_FS_FILES | _SIGCHLD)
-        cpu.write(RAX, maker)
+        self._call(maker, self._born, 0, *[_CLONE_FS_FILES | _SIGCHLD] * 2, then=lambda _pid: self._park())
 
-    def _on_made(self) -> None:
-        """The server made a worker; it sleeps until another is needed."""
-        self._park(self._server_entry)
-
-    def _on_ask(self) -> None:
-        """A worker asks for a job."""
-        task = self.guest.current
+    def _next_job(self, task: int) -> None:
+        """The present task is a worker with nothing to do."""
         if not self.guest.read_uint(task + self._mm_at):
             self._give_address_space(task)
         elif self.guest.read_uint(task + self._works_at):
             # what a return to user mode would do: the last close of a file happens there
-            self._call_then(self.guest.symbol("task_work_run"), self._worker_entry)
+            self._call(self.guest.symbol("task_work_run"))
         elif self.jobs:
             self.state.resting = task
             self._give(self.jobs.popleft())
@@ -467,15 +495,22 @@ class Tasks:
         """Make a new worker an ordinary process in the kernel's eyes: all of them share one (empty) address space."""
         guest = self.guest
         if not self.state.mm:
-            self._call_then(guest.symbol("mm_alloc"), self._mm_made)
+            self._call(guest.symbol("mm_alloc"), then=self._lay_out_address_space)
             return
         mm, init_mm = self.state.mm, guest.symbol("init_mm")
         users = guest.layouts.offset("mm_struct", "mm_users")
         guest.write_uint(mm + users, guest.read_uint(mm + users, 4) + 1, 4)
         guest.write_uint(task + self._mm_at, mm)
         guest.write_uint(task + guest.layouts.offset("task_struct", "active_mm"), mm)
-        self._call_then(guest.symbol("switch_mm"), self._worker_entry)
-        guest.machine.set_registers({"rdi": init_mm, "rsi": mm, "rdx": task})
+        self._call(guest.symbol("switch_mm"), init_mm, mm, task)
+
+    def _lay_out_address_space(self, mm: int) -> None:
+        guest = self.guest
+        self.state.mm = mm
+        guest.view("mm_struct", mm)["task_size"] = _USER_SPACE
+        limit = guest.machine.area.mailbox_addr + _STACK_LIMIT_AT
+        guest.write(limit, struct.pack("<2Q", _STACK_LIMIT, (1 << 64) - 1))
+        self._call(guest.symbol("arch_pick_mmap_layout"), mm, limit)
 
     def _give(self, job: Job) -> None:
         """Hand a job to the worker in whose trap the machine rests."""
@@ -487,64 +522,18 @@ class Tasks:
             self._named[task] = job.comm
             self.guest.write(task + self._comm_at, job.comm.encode()[:15].ljust(16, b"\0"))
         values = dict(zip(_ARGUMENTS, job.arguments, strict=False))
-        machine.set_registers(values | {"rax": job.function})
-
-    def _on_mm_made(self) -> None:
-        if self.state.mm:
-            self.guest.machine.fault_here(PROTECTION)
-            return
-        guest = self.guest
-        mm = self.state.mm = guest.machine.cpu.read(RAX)
-        guest.view("mm_struct", mm)["task_size"] = _USER_SPACE
-        limit = guest.machine.area.mailbox_addr + _STACK_LIMIT_AT
-        guest.write(limit, struct.pack("<2Q", _STACK_LIMIT, (1 << 64) - 1))
-        self._call_then(guest.symbol("arch_pick_mmap_layout"), self._worker_entry)
-        guest.machine.set_registers({"rdi": mm, "rsi": limit})
-
-    def _on_done(self) -> None:
-        job = self.running.pop(self.guest.current, None)
-        if job is not None:
-            job.result = self.guest.machine.area.arguments()[0]
-            job.done = True
+        machine.set_registers(values | {"rax": 0})
+        self._frame.enter(job.function)
 
     def _park_worker(self, task: int) -> None:
         self.state.parked.append(task)
-        self._park(self._worker_entry)
+        self._park()
 
-    def _park(self, resume: int) -> None:
-        """The present task goes to sleep in ``schedule()`` and continues at ``resume`` when woken."""
+    def _park(self) -> None:
+        """The present task goes to sleep in ``schedule()`` and looks for work when woken."""
         self.guest.write_uint(self.guest.current + self._state_at, self._idle_state, 4)
-        self._call_then(self.guest.symbol("schedule"), resume)
-
-    def _call_then(self, function: int, resume: int) -> None:
-        """Leave the stub for good: call ``function`` with the stack as before the stub was called, then ``resume``."""
-        cpu = self.guest.machine.cpu
-        rsp = cpu.read(REG["rsp"])
-        self.guest.machine.pages.write(rsp, struct.pack("<Q", resume))
-        cpu.write(RIP, function)
+        self._call(self.guest.symbol("schedule"))
 
 
 def _never() -> bool:
     return False
-
-
-def _worker_code(address: int, ask: int, done: int) -> bytes:
-    """``for (;;) { fn = ask(); if (fn) done(fn(...)); }``: ask leaves the function in rax and the arguments in
-    place."""
-    code = bytearray()
-
-    def call(target: int) -> None:
-        code.extend(b"\xe8" + struct.pack("<i", target - (address + len(code) + 5)))
-
-    code += b"\x48\x83\xe4\xf0"  # and rsp, -16
-    call(ask)
-    code += b"\xff\xd0"  # call rax
-    code += b"\x48\x89\xc7"  # mov rdi, rax
-    call(done)
-    code += b"\xeb" + struct.pack("<b", -(len(code) + 2))
-    return bytes(code)
-
-
-def _server_code(address: int, serve: int, made: int) -> bytes:
-    """``for (;;) { maker = serve(); made(maker(...)); }``."""
-    return _worker_code(address, serve, made)
