@@ -92,6 +92,20 @@ def test_a_halt_with_interrupts_off_ends_the_task_not_the_session(kernel: Kernel
     assert alive(kernel)
 
 
+def test_a_thread_that_spins_in_the_kernel_with_interrupts_off_is_stopped_though_no_call_waits_for_it(
+    kernel: Kernel,
+) -> None:
+    code = kernel.guest.machine.area.code(b"\xfa\xeb\xfe")  # cli; jmp to itself
+    kernel.guest.tasks.real_limit = 0.5
+    name = kernel.guest.machine.area.code(b"deaf\0")
+    thread = kernel.call("kthread_create_on_node", code, 0, (1 << 64) - 1, name)
+    kernel.call("wake_up_process", thread)
+    kernel.sleep(0.1)
+    assert [hex(killed.rip) for killed in kernel.guest.tasks.killed] == [hex(code + 1)]
+    assert any("invalid opcode" in record.text for record in kernel.dmesg())
+    assert alive(kernel)
+
+
 def test_a_loop_without_end_is_reported_by_the_kernels_own_detector_and_then_stopped(kernel: Kernel) -> None:
     kernel.guest.tasks.real_limit = 3
     with pytest.raises(TaskDied):

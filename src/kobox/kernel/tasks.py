@@ -19,7 +19,7 @@ from typing import NamedTuple
 from kobox.errors import Errno, GuestError
 from kobox.kernel.guest import Guest
 from kobox.kernel.syscall_frame import SyscallFrame
-from kobox.machine.machine import INVALID_OPCODE, PROTECTION, RAX, RIP, SLICE_NS, Halted
+from kobox.machine.machine import IF, INVALID_OPCODE, PROTECTION, RAX, RFLAGS, RIP, SLICE_NS, Halted
 
 _SIGCHLD = 17
 _CLONE_FS_FILES = 0x200 | 0x400
@@ -133,6 +133,8 @@ class Tasks:
         self._over: Callable[[], bool] = _never
         self._started = 0.0
         self._left_module = False
+        self._deaf = 0, 0.0
+        """The task that has kept interrupts off, and since when (processor time); 0: none has."""
         self.killed: list[Killed] = []
         """Jobs that had to be stopped because they never paused."""
         layouts = guest.layouts
@@ -350,7 +352,7 @@ class Tasks:
         machine = self.guest.machine
         rip = machine.cpu.read(RIP)
         in_module = not self.guest.in_kernel_text(rip)
-        deadlocked = self._waits_for_lock(rip)
+        deadlocked = self._waits_for_lock(rip) or self._is_deaf()
         only_waits = self.guest.pc.reads_in_a_row > _MANY_READS  # of the clock, and nothing else
         self._left_module = self._left_module or not (in_module or only_waits or deadlocked)
         if self.guest.current not in self.running and not in_module and not deadlocked:
@@ -371,6 +373,14 @@ class Tasks:
         """Whether the code at ``rip`` spins for a lock: with one CPU nobody will ever release it."""
         found = self.guest.symbols.at(rip)
         return found is not None and found.name in _SPINNING
+
+    def _is_deaf(self) -> bool:
+        """Whether one task has kept interrupts off for all of ``real_limit``: nothing else will ever run again."""
+        now, machine = time.thread_time(), self.guest.machine
+        task = 0 if machine.cpu.read(RFLAGS) & IF else self.guest.current
+        if task != self._deaf[0]:
+            self._deaf = task, now
+        return task != 0 and now - self._deaf[1] > self.real_limit
 
     def _panicked(self) -> bool:
         return self.guest.read_int(self.guest.symbol("panic_cpu"), 4, True) != -1
