@@ -27,6 +27,7 @@ bench: $(STAMP) packages
 	$(BIN)/python -m tools.bench $(BENCH_ARGS)
 	$(BIN)/python -m tools.bench_depot
 	$(BIN)/python -m tools.bench_modprobe
+	$(BIN)/python -m tools.bench_watch
 
 man: $(STAMP)
 	$(BIN)/kobox man --dir build/man/man1

@@ -151,8 +151,8 @@ class Folder:
 
     def _compile(self, state: dict[str, Any], changes: mirror.Changes) -> tuple[str, kbuild.Ran]:
         """Do the least that brings the modules up to date: nothing, kbuild's recorded commands, or kbuild."""
-        facts = [FORMAT, *self.headers.identity, self.compiler.program, self.compiler.version, *self._symver_facts()]
-        facts += [*self.options.variables, os.environ.get("KCFLAGS", "")]
+        facts = [FORMAT, *self.headers.identity, self.compiler.program, self.compiler.version, *self.compiler.variables]
+        facts += [*self._symver_facts(), *self.options.variables, os.environ.get("KCFLAGS", "")]
         based = state["facts"] == facts and state["based"] and not self.options.in_place
         if based and state["ok"] and not changes.inputs:
             return "nothing", kbuild.Ran(0, "")
@@ -160,7 +160,7 @@ class Folder:
             recipe = replay.read_recipe(self.tree, self.headers.directory)
             if recipe is not None and recipe.covers(changes):
                 ran = recipe.run(changes.inputs, self.options.jobs)
-                if ran is not None:
+                if ran is not None and (ran.code == 0 or _blames_sources(read_diagnostics(ran.output))):
                     return "replay", ran
         state |= {"facts": facts, "ok": False, "based": False}
         self._write_state(state | {"sources": {}})  # until it is over: a killed build is no base to go on from
@@ -203,7 +203,7 @@ class Folder:
                 path.unlink(missing_ok=True)
 
     def _notes(self) -> tuple[str, ...]:
-        notes = [self.compiler.difference]
+        notes = [self.compiler.difference, *self.compiler.notes]
         if not (self.headers.directory / _SYMVERS).is_file():
             notes.append(f"{self.headers.directory} has no Module.symvers: symbols and versions are not checked")
         return tuple(filter(None, notes))
@@ -290,6 +290,11 @@ def _shown(sources: Path) -> str:
     if sources == here:
         return ""
     return f"{sources.relative_to(here)}/" if sources.is_relative_to(here) else f"{sources}/"
+
+
+def _blames_sources(diagnostics: Sequence[Diagnostic]) -> bool:
+    """Whether a failure is the sources' own: kbuild would say the same, only later."""
+    return any(one.level == "error" and (one.line or "undefined!" in one.text) for one in diagnostics)
 
 
 def _newest_object(tree: Path) -> float:

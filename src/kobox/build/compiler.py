@@ -14,6 +14,8 @@ _VERSION = re.compile(r"(\d+)(?:\.\d+)+")
 _PROGRAMS = {"make": "make", "ld": "binutils", "objcopy": "binutils"}
 """What kbuild runs besides the compiler, and Debian's package with it."""
 
+_TYPES = "DEBUG_INFO_BTF_MODULES"
+
 KBUILDS_OWN_FALLBACKS = {"-fmin-function-alignment=16": "CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT"}
 """Compiler options that the configuration promises, and the option without which kbuild itself takes an older way.
 Source: the kernel's top Makefile."""
@@ -22,12 +24,13 @@ Source: the kernel's top Makefile."""
 @dataclass(frozen=True, slots=True)
 class Compiler:
     """``program`` to run; ``version`` is its first line of ``--version``, ``wanted`` the line of the one that built the
-    kernel (empty: not known). ``variables`` are make variables that an older compiler needs."""
+    kernel (empty: not known). ``variables`` are make variables that older tools need, ``notes`` what that costs."""
 
     program: str
     version: str
     wanted: str
     variables: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def difference(self) -> str:
@@ -53,7 +56,9 @@ def find_compiler(headers: Headers, asked: str | None = None) -> Compiler:
             raise NotModelled(f"no {tool} on this machine, which building a module needs", f"apt-get install {package}")
     version = _first_line(program)
     same = _number(version) == _number(wanted)
-    return Compiler(program, version, wanted, () if same or not wanted else _variables(program, headers))
+    variables = () if same or not wanted else _variables(program, headers)
+    without_types, why = _without_types(headers)
+    return Compiler(program, version, wanted, (*variables, *without_types), why)
 
 
 def _names(wanted: str) -> list[str]:
@@ -71,6 +76,24 @@ def _variables(program: str, headers: Headers) -> tuple[str, ...]:
         for option, symbol in KBUILDS_OWN_FALLBACKS.items()
         if symbol in config and not _knows(program, option)
     )
+
+
+def _without_types(headers: Headers) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What keeps kbuild from describing the module's types (BTF) where pahole is missing or older than the kernel's,
+    whose options it would not know; and the note that says so. Without the kernel's own types kbuild does not try."""
+    wanted = headers.config.get("PAHOLE_VERSION", "0")
+    if not (headers.directory / "vmlinux").exists() or not headers.config.enabled(_TYPES):
+        return (), ()
+    found = re.search(r"v(\d+)\.(\d+)", _output("pahole", "--version")) if shutil.which("pahole") else None
+    here = int(found[1]) * 100 + int(found[2]) if found else 0
+    if wanted.isdigit() and here >= int(wanted) > 0:
+        return (), ()
+    what = f"pahole {here // 100}.{here % 100} is older than the kernel's" if here else "pahole is not installed"
+    return (f"CONFIG_{_TYPES}=",), (f"the module gets no types of its own (BTF): {what}",)
+
+
+def _output(*line: str) -> str:
+    return subprocess.run(line, capture_output=True, text=True, check=False).stdout
 
 
 def _knows(program: str, option: str) -> bool:

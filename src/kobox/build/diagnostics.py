@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+_WORDS = 6
 LEVELS = ("error", "warning", "note")
 
 
@@ -86,7 +87,15 @@ def read_diagnostics(output: str, rename: Callable[[str], str] = lambda text: te
     first_hand = [one for one in found if not _FOLLOWS.search(one.text)]
     if any(one.level == "error" for one in first_hand):
         found = first_hand
+    elif found:  # a tool whose way of speaking is not known: its last words are shown as they are
+        found[0] = replace(found[0], before=(*found[0].before, *_last_words(rename(output).splitlines())))
     return tuple(dict.fromkeys(found))
+
+
+def _last_words(lines: Sequence[str]) -> list[str]:
+    """What was said before make gave up, and is no remark of its own."""
+    end = next((at for at, line in enumerate(lines) if "***" in line), len(lines))
+    return [line for line in lines[max(0, end - _WORDS) : end] if not _NOISE.search(line) and _parse(line) is None]
 
 
 def _read(lines: Sequence[str]) -> Iterator[Diagnostic]:

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kobox.build.fetch import fetch_headers
 from kobox.errors import KoboxError, UsageError
 from kobox.image import Added, find_image
-from kobox.image.adding import fetch_headers
 from kobox.image.config import Config
 from kobox.image.image import Progress
 from kobox.image.store import headers_home

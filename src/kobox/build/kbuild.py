@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from kobox.build.compiler import Compiler
 from kobox.build.headers import Headers
 
 _FLAGS = "KCFLAGS"
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _OF_A_MAKE_ABOVE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
 _PLAIN = re.compile(r"[\w/.,+@%~-]+")
 
@@ -54,14 +56,20 @@ def make_command(
     ]
 
 
-def run(command: Sequence[str], folder: Path | None = None) -> Ran:
-    """Run it to its end; messages in English, since they are read."""
+def run(command: Sequence[str], folder: Path | None = None, exported: Mapping[str, str] = _NOTHING) -> Ran:
+    """Run it to its end; messages in English, since they are read. ``exported`` are further variables for it."""
     environment = {name: value for name, value in os.environ.items() if name not in _OF_A_MAKE_ABOVE}
     done = subprocess.run(
-        command, cwd=folder, env={**environment, "LC_ALL": "C"}, stdin=subprocess.DEVNULL, capture_output=True,
-        text=True, errors="replace", check=False,
+        command, cwd=folder, env={**environment, **exported, "LC_ALL": "C"}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, errors="replace", check=False,
     )  # fmt: skip
     return Ran(done.returncode, done.stderr + "".join(_told_on_stdout(done.stdout)))
+
+
+def exported_by_make(directory: Path) -> dict[str, str]:
+    """What kbuild's makefiles export and the programs that they run look at, for a tree of headers."""
+    arches = [path.parents[1].name for path in directory.glob("arch/*/include/generated")]
+    return {"ARCH": arches[0], "SRCARCH": arches[0], "objtree": "."} if arches else {}
 
 
 def modules_of(tree: Path) -> list[Path]:

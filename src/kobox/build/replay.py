@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,7 @@ class Recipe:
     symvers: Step
     finals: tuple[tuple[Step, Step], ...]
     """Of each module: compiling its .mod.c, and linking it."""
+    exported: Mapping[str, str]
 
     def covers(self, changes: Changes) -> bool:
         """Whether the change is one that kbuild would answer with these commands."""
@@ -97,7 +98,7 @@ class Recipe:
 
     def _make(self, step: Step) -> Ran:
         """Run one command as kbuild does: a failing one leaves no target, a compiler's dependencies are noted."""
-        ran = kbuild.run(["sh", "-ec", step.shell], step.cwd)
+        ran = kbuild.run(["sh", "-ec", step.shell], step.cwd, self.exported)
         if ran.code:
             step.target.unlink(missing_ok=True)
         elif step.compiles:
@@ -141,7 +142,8 @@ def read_recipe(tree: Path, directory: Path) -> Recipe | None:
     needed |= {path for path in needed if path in known for path in known[path].reads}
     used = [step for target, step in known.items() if target in needed]  # others are of an earlier Makefile
     compiled = tuple(step for step in used if step.compiles)
-    return Recipe(tree, directory, compiled, tuple(step for step in used if not step.compiles), symvers, tuple(finals))
+    joins = tuple(step for step in used if not step.compiles)
+    return Recipe(tree, directory, compiled, joins, symvers, tuple(finals), kbuild.exported_by_make(directory))
 
 
 def _step(target: Path, directory: Path) -> Step | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kobox.errors import UsageError
 from kobox.image import apt
-from kobox.image.cache import Cache, data_root, locked, publish
+from kobox.image.cache import Cache
 from kobox.image.deb import Deb, extract, read_deb
 from kobox.image.image import Image, Progress
 from kobox.image.store import (
@@ -16,7 +16,6 @@ from kobox.image.store import (
     Found,
     add_image,
     beside,
-    headers_home,
     kernels_of,
     look_for_kernel,
     workspace,
@@ -79,25 +78,6 @@ def add_debian(
     with workspace() as work:
         got = apt.download(release, work, suite=suite, headers=headers, progress=options.progress)
         return add_packages(got.files, options, kind="apt", origin=got.origin, checked="apt's signatures")
-
-
-def fetch_headers(release: str, added: Added | None, progress: Progress) -> Path:
-    """Fetch the headers of a release through apt into ``headers_home``, from the suite that its image came from; the
-    root they are in. UsageError when there are none."""
-    home = headers_home(release)
-    with workspace() as work:
-        got = apt.download_headers(
-            release, work, suite=apt.suite_of(added.source) if added else None, progress=progress
-        )
-        root = work / "root"
-        for path in got.files:
-            progress(f"unpacking {path.name}")
-            extract(read_deb(path), root)
-        _merge_usr(root)
-        home.parent.mkdir(parents=True, exist_ok=True)
-        with locked(data_root(), f"headers-{release}"):
-            publish(root, home)
-    return home
 
 
 def _kernel_of(root: Path, debs: Sequence[Deb]) -> Found:

@@ -57,14 +57,14 @@ def read_deb(path: Path) -> Deb:
     return Deb(path, _fields(text), members)
 
 
-def extract(deb: Deb, root: Path) -> int:
-    """Unpack what a kernel is made of below ``root``; the number of files."""
+def extract(deb: Deb, root: Path, wanted: tuple[str, ...] = WANTED) -> int:
+    """Unpack what a kernel is made of (or what begins with ``wanted``) below ``root``; the number of files."""
     name = next(name for name in deb.members if name.startswith("data.tar"))
     count = 0
     with open(deb.path, "rb") as handle, _one_error(deb.path, name):
         for entry, stream in _entries(handle, deb.path, name, deb.members[name]):
             plain = _plain(entry.name)
-            if plain.startswith(WANTED):
+            if plain.startswith(wanted):
                 count += _place(entry, stream, plain, root, deb.path)
     return count
 

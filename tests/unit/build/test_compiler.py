@@ -76,3 +76,26 @@ def test_clang_built_kernels_ask_for_clang(folder: Path, tmp_path: Path) -> None
     headers = read_headers(prepared(tmp_path, "6.1.0-2-test", "Debian clang version 14.0.6"))
     program(folder, "clang-14", "Debian clang version 14.0.6")
     assert find_compiler(headers).program == "clang-14"
+
+
+@pytest.mark.parametrize(
+    ("version", "note"),
+    [
+        (None, "the module gets no types of its own (BTF): pahole is not installed"),
+        ("v1.24", "the module gets no types of its own (BTF): pahole 1.24 is older than the kernel's"),
+        ("v1.30", None),
+    ],
+)
+def test_types_are_left_out_where_pahole_cannot_make_them(
+    folder: Path, tmp_path: Path, version: str | None, note: str | None
+) -> None:
+    directory = prepared(tmp_path, "6.12.0-test", OURS)
+    (directory / "vmlinux").touch()
+    with open(directory / "include/config/auto.conf", "a") as config:
+        config.write("CONFIG_DEBUG_INFO_BTF_MODULES=y\nCONFIG_PAHOLE_VERSION=130\n")
+    program(folder, "gcc-99", OURS)
+    if version is not None:
+        program(folder, "pahole", version)
+    found = find_compiler(read_headers(directory))
+    assert found.variables == (("CONFIG_DEBUG_INFO_BTF_MODULES=",) if note else ())
+    assert found.notes == ((note,) if note else ())

@@ -91,3 +91,11 @@ def test_text_is_as_a_compiler_prints_it_and_coloured_on_demand() -> None:
     coloured = "\n".join(diagnostic_lines(read(COMPILER), colour=True))
     assert "\033[31;1merror:\033[0m" in coloured
     assert "\033[31;1m^~~\033[0m" in coloured
+
+
+def test_last_words_of_an_unknown_tool_are_kept() -> None:
+    error, _ = read(
+        "pahole: unrecognized option '--new'\nTry `pahole --help'\n"
+        "make[2]: *** [Makefile.modfinal:64: /copy/hello.ko] Error 64\nmake[2]: *** Deleting file '/copy/hello.ko'\n"
+    )
+    assert error.before == ("pahole: unrecognized option '--new'", "Try `pahole --help'")
