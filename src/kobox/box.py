@@ -46,6 +46,7 @@ def boot(
     append: str = ...,
     cpu: str = ...,
     memory: int | None = ...,
+    seed: int | None = ...,
     loader: str = ...,
     comm: str = ...,
     check_memory: bool = ...,
@@ -59,6 +60,7 @@ def boot(
     append: str = "",
     cpu: str = "qemu64",
     memory: int | None = None,
+    seed: int | None = None,
     loader: str = "kobox",
     comm: str = "insmod",
     check_memory: bool = True,
@@ -68,9 +70,10 @@ def boot(
 
     ``image``: a release that was added, a path to a root, a ``vmlinuz`` or a ``.deb``'s unpacked tree; ``bare`` is the
     small kernel that needs no image; None takes the newest added image, or bare where there is none. ``append`` is the
-    kernel command line, ``memory`` its RAM in bytes, ``loader`` who loads modules: kobox, or the image's own
-    ``load_module`` as a second opinion. ``comm`` names the tasks that work for Python. ``check_memory``: what modules
-    loaded by kobox allocate and free is checked (see docs/memory.md).
+    kernel command line, ``memory`` its RAM in bytes; with a ``seed`` everything that kobox could choose at random or by
+    the host's clock is drawn from it, so that the same calls give the same log. ``loader``: who loads modules: kobox,
+    or the image's own ``load_module`` as a second opinion. ``comm`` names the tasks that work for Python.
+    ``check_memory``: what modules loaded by kobox allocate and free is checked (see docs/memory.md).
     """
     if loader not in LOADERS:
         raise UsageError(f"no loader {loader!r}", hint=f"one of {', '.join(LOADERS)}")
@@ -83,7 +86,7 @@ def boot(
 
     tell = progress or (lambda text: None)
     opened = open_image(wanted, progress=tell)
-    options = BootOptions(append, cpu, memory or RAM_SIZE)
+    options = BootOptions(append, cpu, memory or RAM_SIZE, seed)
     return Kernel(opened, boot_cached(opened, options, Cache(), tell), loader, comm, check_memory)
 
 
@@ -287,6 +290,15 @@ class Kernel(KernelFace):
         self.booted.log.read()
         first = self.files.first_log_record()
         return self.booted.log.position()[1] if first is None else first
+
+    def follow_log(self) -> Callable[[bool], list[LogRecord]]:
+        """See ``Log.follow``."""
+        return self.booted.log.follow()
+
+    @property
+    def dead(self) -> str:
+        """Why the kernel has stopped for good; empty while it lives."""
+        return self.guest.tasks.dead
 
     @property
     def tainted(self) -> int:

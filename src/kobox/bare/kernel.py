@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from errno import ENOSYS
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,23 @@ class BareKernel(KernelFace):
     def log_start(self) -> int:
         """Sequence number of the first record that was not cleared; of the next one where there is none."""
         return self._cleared
+
+    def follow_log(self) -> Callable[[bool], list[LogRecord]]:
+        """A function that gives what is new since it was called last."""
+        log, seen = self.guest.log, len(self.guest.log.records)
+
+        def new(_at_rest: bool) -> list[LogRecord]:
+            nonlocal seen
+            records = log.records[seen:]
+            seen += len(records)
+            return records
+
+        return new
+
+    @property
+    def dead(self) -> str:
+        """Why the kernel has stopped for good; empty while it lives."""
+        return self.guest.dead
 
     @property
     def tainted(self) -> int:

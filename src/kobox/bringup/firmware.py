@@ -6,6 +6,7 @@ Layout of the parameters: the boot protocol (Documentation/x86/boot.rst and zero
 
 from __future__ import annotations
 
+import hashlib
 import struct
 
 from kobox.bringup import acpi, smbios
@@ -14,24 +15,29 @@ from kobox.machine.memory import PAGE_SIZE, PhysicalMemory
 from kobox.machine.pc import APIC_BASE, IOAPIC_BASE
 
 PARAMS_ADDR = 0x90000
-_COMMAND_LINE_ADDR = 0x91000
+_COMMAND_LINE_ADDR, _SETUP_DATA_ADDR = 0x91000, 0x92000
 _LOW_END, _HIGH_START = 0x9F000, 0x100000
 _USABLE, _RESERVED = 1, 2
 _PROTOCOL_VERSION = 0x20F
+_SETUP_RNG_SEED = 9
 
 
-def place(memory: PhysicalMemory, ram_size: int, command_line: str, board: Board) -> None:
-    """Store everything; ``ram_size`` is what the memory map tells the kernel it has."""
+def place(memory: PhysicalMemory, ram_size: int, command_line: str, board: Board, seed: int | None = None) -> None:
+    """Store everything; ``ram_size`` is what the memory map tells the kernel it has, ``seed`` what its random numbers
+    begin with (None: nothing is handed over)."""
     text = command_line.encode() + b"\0"
     if len(text) > PAGE_SIZE // 2:
         raise ValueError(f"kernel command line of {len(text)} bytes, at most {PAGE_SIZE // 2}")
     memory.write(_COMMAND_LINE_ADDR, text)
-    memory.write(PARAMS_ADDR, _parameters(ram_size))
+    memory.write(PARAMS_ADDR, _parameters(ram_size, _SETUP_DATA_ADDR if seed is not None else 0))
+    if seed is not None:
+        data = hashlib.sha256(f"kobox seed {seed}".encode()).digest()
+        memory.write(_SETUP_DATA_ADDR, struct.pack("<QII", 0, _SETUP_RNG_SEED, len(data)) + data)
     memory.write(acpi.ROOT_POINTER_ADDR, acpi.tables(acpi.ROOT_POINTER_ADDR, APIC_BASE, IOAPIC_BASE))
     memory.write(smbios.ENTRY_POINT_ADDR, smbios.tables(smbios.ENTRY_POINT_ADDR, board))
 
 
-def _parameters(ram_size: int) -> bytes:
+def _parameters(ram_size: int, setup_data: int) -> bytes:
     page = bytearray(PAGE_SIZE)
     struct.pack_into("<Q", page, 0x70, acpi.ROOT_POINTER_ADDR)
     memory_map = [
@@ -47,4 +53,5 @@ def _parameters(ram_size: int) -> bytes:
     page[0x210], page[0x211] = 0xFF, 1  # unknown loader, kernel loaded high
     struct.pack_into("<II", page, 0x228, _COMMAND_LINE_ADDR, 0)
     struct.pack_into("<I", page, 0x238, PAGE_SIZE // 2)
+    struct.pack_into("<Q", page, 0x250, setup_data)
     return bytes(page)

@@ -51,7 +51,7 @@ def boot_cached(image: Image, options: BootOptions, cache: Cache, progress: Prog
 
 def snapshot_key(image: Image, options: BootOptions) -> str:
     """Everything a snapshot depends on: image, options, and kobox's own code that takes part in a boot."""
-    facts = json.dumps([options.command_line, options.cpu, options.ram_size, _code_digest()])
+    facts = json.dumps([*options, _code_digest()])
     return f"{image.key}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
 
 

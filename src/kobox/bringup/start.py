@@ -36,6 +36,10 @@ OWN_SIZE = 4 << 20
 WINDOW_BASE, WINDOW_SIZE = 0x7000_0000_0000, 64 << 20
 """User addresses for the buffers of system calls that Python makes."""
 
+_SEEDED_EPOCH = 1_767_225_600
+"""2026-01-01 00:00 UTC: the date at power-on where the host's must not be told from the log."""
+_SEEDED_SLICE_SECONDS = 2.0
+"""How long code may run without a trap until the host's clock takes part; so long that only what never ends does."""
 _SETTLE_NS = 1_500_000_000
 """Virtual time after the boot in which the kernel refines its clock and goes over to stopping the tick when idle."""
 _CR0, _CR4, _EFER = 0x8005_0033, 0xA0, 0xD01
@@ -56,6 +60,9 @@ class BootOptions(NamedTuple):
     command_line: str = ""
     cpu: str = "qemu64"
     ram_size: int = RAM_SIZE
+    seed: int | None = None
+    """What would be random or the host's (seed of the kernel's random numbers, date, end of long runs) follows from
+    it."""
 
 
 @dataclass(slots=True)
@@ -80,6 +87,9 @@ def assemble(image: Image, options: BootOptions) -> Booted:
     pc = Pc(machine, model)
     guest = Guest(image, machine, pc)
     guest.tasks = Tasks(guest)
+    if options.seed is not None:
+        pc.epoch = _SEEDED_EPOCH
+        guest.tasks.slice_seconds = _SEEDED_SLICE_SECONDS
     machine.pages.ram_end = options.ram_size
     window = options.ram_size + OWN_SIZE
     machine.pages.window = (WINDOW_BASE, WINDOW_BASE + WINDOW_SIZE, window)
@@ -98,7 +108,7 @@ def boot(image: Image, options: BootOptions, progress: Progress = lambda text: N
     progress("loading the kernel")
     with open(image.flat_path, "rb", buffering=0) as flat:
         flat.readinto(machine.memory.bytes[image.layout.phys_base : image.layout.phys_base + image.layout.flat_size])
-    firmware.place(machine.memory, options.ram_size, options.command_line, guest.pc.model.board)
+    firmware.place(machine.memory, options.ram_size, options.command_line, guest.pc.model.board, options.seed)
     _prepare_page_tables(guest)
     booted.sites = find_all_sites(guest)
     install_sites(booted, patch=True)

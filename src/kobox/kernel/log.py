@@ -92,13 +92,31 @@ class Log:
         self._older, self._next = position
         self._records, self._load_older = [], load
 
-    def catch_up(self) -> None:
-        """In the middle of a run: read what has gathered, so that the ring does not wrap over it."""
+    def catch_up(self, gathered: int = _GATHERED) -> None:
+        """In the middle of a run: read once more than so many have gathered, so that the ring does not wrap over
+        them."""
         if self._head_at == 0:
             self._find_ring()
         head = self._guest.machine.memory.words[self._head_at]
-        if head - self._head_seen & (1 << 62) - 1 > _GATHERED:
+        if head - self._head_seen & (1 << 62) - 1 > gathered:
             self.read(_FINALIZED)
+
+    def follow(self) -> Callable[[bool], list[LogRecord]]:
+        """A function that gives what is new since it was called last. Its argument: whether the guest rests; while it
+        does not, a line that may still be continued comes later."""
+        seen = self.mark()
+
+        def new(at_rest: bool) -> list[LogRecord]:
+            nonlocal seen
+            if at_rest:
+                self.read()
+            else:
+                self.catch_up(0)
+            records = self._records[seen - self._older :] if seen >= self._older else self.records[seen:]
+            seen += len(records)
+            return records
+
+        return new
 
     def read(self, least: int = _COMMITTED) -> None:
         """Append every finished record that is not known yet; ``least`` is how far it must be (a line that was only

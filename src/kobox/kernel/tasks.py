@@ -19,7 +19,17 @@ from typing import NamedTuple
 from kobox.errors import Errno, GuestError
 from kobox.kernel.guest import Guest
 from kobox.kernel.syscall_frame import SyscallFrame
-from kobox.machine.machine import IF, INVALID_OPCODE, PROTECTION, RAX, RFLAGS, RIP, SLICE_NS, Halted
+from kobox.machine.machine import (
+    IF,
+    INVALID_OPCODE,
+    PROTECTION,
+    RAX,
+    RFLAGS,
+    RIP,
+    SLICE_NS,
+    SLICE_SECONDS,
+    Halted,
+)
 
 _SIGCHLD = 17
 _CLONE_FS_FILES = 0x200 | 0x400
@@ -119,7 +129,10 @@ class Tasks:
         self._finishing: Job | None = None
         """The job that Python waits for."""
         self.comm = "kobox"
+        self.slice_seconds = SLICE_SECONDS
+        """Real time after which code that never traps is looked at: at once while somebody wants it to end."""
         guest.machine.on_slice = self._on_slice
+        guest.machine.patience = lambda: self.slice_seconds if self._interruption is None else SLICE_SECONDS
         area = guest.machine.area
         self._born = area.bare_stub("tasks: worker starts", self._on_born)
         self._returned = area.bare_stub("tasks: call returned", self._on_returned)

@@ -36,7 +36,7 @@ TRAP_STEP_NS = 200
 _TRAPS_BETWEEN_LOOKS, _TRAPS_BETWEEN_CHECKS = (1 << 6) - 1, (1 << 12) - 1
 SLICE_SECONDS = 0.02
 SLICE_NS = 4_000_000
-"""A run of guest code that lasts this much real time without a trap is ended, and that much virtual time has passed."""
+"""A run of guest code that takes so much processor time without a trap is ended: so much virtual time has passed."""
 
 
 @dataclass(slots=True)
@@ -82,6 +82,8 @@ class Machine:
         touch the guest."""
         self.on_fault: Callable[[int, int, int], bool] = lambda vector, code, address: False
         """A last look before an exception reaches the guest; True: dealt with, RIP is set."""
+        self.patience: Callable[[], float] = lambda: SLICE_SECONDS
+        """How much processor time a run may take before the watchdog ends it."""
         self.slice_ns = SLICE_NS
         """Virtual time that passes when the watchdog ends a run."""
         self.sliced_ns = 0
@@ -93,7 +95,7 @@ class Machine:
         self._stops_seen = 0
         """How many stops had been asked for when the last run began."""
         self.cpu.on_interrupt(self._note_vector)
-        self._watchdog = _Watchdog(self.cpu)
+        self._watchdog = _Watchdog(self.cpu, lambda: self.patience())
         self.traps_taken = 0
 
     # -- registers and memory -----------------------------------------------------------------------------------
@@ -304,9 +306,11 @@ class _Watchdog:
     ``emu_stop`` before ``emu_start`` is lost, so the thread repeats itself until the run has ended.
     """
 
-    def __init__(self, cpu: Unicorn) -> None:
-        self._cpu = cpu
+    def __init__(self, cpu: Unicorn, patience: Callable[[], float]) -> None:
+        self._cpu, self._patience = cpu, patience
         self._started = 0.0
+        self._runner = 0
+        """The thread that runs the guest."""
         self._fired = False
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -317,6 +321,7 @@ class _Watchdog:
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch, name="kobox-watchdog", daemon=True)
             self._thread.start()
+        self._runner = threading.get_ident()
         self._started = time.monotonic()
         try:
             return self._cpu.run(rip)
@@ -345,15 +350,20 @@ class _Watchdog:
 
     def _watch(self) -> None:
         pause = SLICE_SECONDS / 2
+        seen, since = 0.0, 0.0
         while not self._closed:
             time.sleep(pause)
-            started = self._started
-            if started and time.monotonic() - started > SLICE_SECONDS:
+            started, pause = self._started, SLICE_SECONDS / 2
+            if started and started == seen and self._used() - since > self._patience() - SLICE_SECONDS / 2:
                 self._fired = True
                 self._cpu.stop()
                 pause = 0.001
-            else:
-                pause = SLICE_SECONDS / 2
+            elif started and started != seen:
+                seen, since = started, self._used()
+
+    def _used(self) -> float:
+        """Processor time of the thread that runs the guest: a run is not long because the host is busy."""
+        return time.clock_gettime(time.pthread_getcpuclockid(self._runner))
 
 
 _WATCHDOGS: weakref.WeakSet[_Watchdog] = weakref.WeakSet()
