@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,15 @@ RELEASE = os.environ.get("KOBOX_TEST_RELEASE", "6.1.0-56-amd64")
 """A release, or a flavour such as ``amd64`` for the host suite's current kernel."""
 ARCHIVED = "bookworm@20261120"
 """A day on which the archive had it."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_sessions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Commands act on a running session by themselves: tests see none but their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        patch.delenv("KOBOX_SESSION", raising=False)
+        yield
 
 
 def _test_store() -> Path:

@@ -44,8 +44,8 @@ FENCES = {
     "aiohttp": {"session"},
 }
 
-LATE_FOR_COLD_START = {("depot", "kobox.ko"), ("depot", "kobox.depot.cmdline")}
-"""``kobox modprobe`` pays for reading module files only when it must."""
+LATE_FOR_COLD_START = {("depot", "kobox.ko"), ("depot", "kobox.depot.cmdline"), ("kernel", "kobox.ko")}
+"""``kobox modprobe``, and a client's command on a session, pay for reading module files only when they must."""
 
 IMPORTS_IN_FUNCTIONS = {
     "box", "runner", "bare", "cli", "session", "watch", "pytest_plugin", "web",

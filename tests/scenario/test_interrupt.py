@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,9 +73,19 @@ def test_what_was_taken_back_ends_nothing(kernel: Kernel) -> None:
 def test_code_that_spins_dies_long_before_the_watchdog_would_kill_it(debian_root: Path) -> None:
     with kobox.boot(debian_root) as kernel:
         kernel.guest.tasks.real_limit = 600
+        impatient = threading.Thread(target=_interrupt_often, args=(kernel,))
+        impatient.start()
         with soon_interrupted(kernel), pytest.raises(TaskDied):
             kernel.insmod(EXAMPLES / "hostile" / "spin.ko")
+        impatient.join()
+        kernel.interrupt(False)
         assert kernel.insmod(EXAMPLES / "hello.ko").loaded
+
+
+def _interrupt_often(kernel: Kernel) -> None:
+    for _ in range(60):
+        time.sleep(0.05)
+        kernel.interrupt()
 
 
 def test_the_bare_kernel_stops_what_spins(tmp_path: Path) -> None:

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from kobox.cli.gnu_getopt import GetoptError, getopt_long
 from kobox.cli.options import Usage, getopt_tables, help_text
-from kobox.errors import NotModelled
+from kobox.errors import NotModelled, UsageError
 
 if TYPE_CHECKING:
     from kobox.depot.targets import Target
+    from kobox.session.client import RemoteKernel
 
 LEVELS = {"FATAL": 2, "ERROR": 3, "WARNING": 4, "NOTICE": 5, "INFO": 6}
 """syslog's numbers: a message is said if its level is not above the verbosity."""
 
 NO_KERNEL = "no kobox kernel is running to act on"
-NO_KERNEL_HINT = "--root DIR (or -d DIR) answers from a directory, --live acts on this host"
+NO_KERNEL_HINT = "kobox boot starts one; --root DIR (or -d DIR) answers from a directory, --live acts on this host"
 
 
 class Stop(Exception):
@@ -87,6 +88,33 @@ class Where(NamedTuple):
             no_kernel()
 
 
+def session_of(name: str | None, elsewhere: bool) -> RemoteKernel | None:
+    """The session that a command acts on when it was told no other place; None when there is none.
+
+    ``elsewhere``: ``--live``, ``--root`` or another place was given; a session named beside it is wrong usage.
+    """
+    if elsewhere:
+        if name is not None:
+            raise UsageError("--session names another place than --live, --root or -d")
+        return None
+    from kobox.session.places import choose
+
+    place = choose(name)
+    if place is None:
+        return None
+    from kobox.session.client import RemoteKernel
+
+    return RemoteKernel(place)
+
+
+def system_of(session: RemoteKernel) -> tuple[str, str]:
+    """(root, release) of the tree that a session has its modules from."""
+    folder = session.modules_folder
+    if folder is None:
+        raise NotModelled(f"session {session.name!r} has no tree of modules", hint="kobox boot --root DIR")
+    return str(folder.parents[2]), session.release
+
+
 def no_kernel() -> NoReturn:
     raise NotModelled(NO_KERNEL, hint=NO_KERNEL_HINT)
 
@@ -129,7 +157,12 @@ def run_tool(
 
 
 def target_of(given: Mapping[str, str]) -> Target:
-    """What insmod and rmmod act on: this host with ``--live``; a directory refuses; else there is nothing."""
+    """What insmod and rmmod act on: a session; this host with ``--live``; a directory refuses."""
+    session = session_of(given.get("session"), "live" in given or "root" in given)
+    if session is not None:
+        from kobox.depot.kernel_target import KernelTarget
+
+        return KernelTarget(session)
     if "live" in given:
         from kobox.depot.live import LiveTarget
 

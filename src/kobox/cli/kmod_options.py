@@ -19,6 +19,7 @@ _MESSAGES = (
     option("-V, --version", "print kobox's version"),
     option("-h, --help", "print this help"),
 )
+_SESSION = option("--session SESSION", "that session (default: $KOBOX_SESSION, else the only one that runs)")
 _FORCE = (
     option("-f, --force", "--force-modversion and --force-vermagic"),
     option("--force-modversion", "pass over the versions of symbols"),
@@ -57,6 +58,7 @@ MODPROBE = Usage(
         option("-v, --verbose", "more messages", _HOW),
         _VERSION,
         _HELP,
+        _SESSION._replace(group=_WHERE),
         option("--root DIR", "modules and configuration of the system in DIR", _WHERE),
         option("--live", "this host's own kernel", _WHERE),
         option("--json", "the plan with its reasons, as JSON", _HOW),
@@ -69,8 +71,9 @@ MODPROBE = Usage(
 INSMOD = Usage(
     "insmod",
     "insert one module file; nothing is loaded before it",
-    ("--live [OPTION ...] FILE [PARAMETER=VALUE ...]",),
+    ("[OPTION ...] FILE [PARAMETER=VALUE ...]",),
     (
+        _SESSION,
         option("--live", "insert into this host's kernel"),
         option("--root DIR", "a directory has no kernel: refuses"),
         *_FORCE,
@@ -79,14 +82,15 @@ INSMOD = Usage(
         option("-p", _IGNORED),
     ),
     (Operand("FILE.ko", "the module file"), Operand("PARAMETER=VALUE", "", many=True)),
-    epilog="example: kobox insmod --live ./hello.ko my_param=7",
+    epilog="example: kobox insmod ./hello.ko my_param=7",
 )
 
 RMMOD = Usage(
     "rmmod",
     "remove modules from a kernel",
-    ("--live [OPTION ...] MODULE|FILE ...",),
+    ("[OPTION ...] MODULE|FILE ...",),
     (
+        _SESSION,
         option("--live", "remove from this host's kernel"),
         option("--root DIR", "a directory has no kernel: refuses"),
         option("-f, --force", "also a module in use, if the kernel was built to allow it: dangerous"),
@@ -95,14 +99,15 @@ RMMOD = Usage(
         option("-w", _IGNORED),
     ),
     (Operand("LOADED", "a loaded module's name, or its file", many=True),),
-    epilog="example: kobox rmmod --live hello",
+    epilog="example: kobox rmmod hello",
 )
 
 LSMOD = Usage(
     "lsmod",
     "list the modules of a kernel",
-    ("(--live | --root DIR) [--json]",),
+    ("[--session SESSION | --live | --root DIR] [--json]",),
     (
+        _SESSION,
         option("--live", "this host's kernel"),
         option("--root DIR", "what DIR/proc/modules says (a copy of a machine's)"),
         option("--json", "records instead of columns"),
@@ -176,6 +181,7 @@ MODINFO = Usage(
         option("-b, --basedir DIR", "modules of the running kernel's release in DIR (as kmod)"),
         option("-V, --version", "print kobox's version"),
         option("-h, --help", "print this help"),
+        option("--session SESSION", "modules of that session's system (default: the only one that runs)"),
         option("--root DIR", "modules of the system in DIR, of the only release that it has"),
         option("--all", "every module of modules.dep"),
         option("--json", "records"),

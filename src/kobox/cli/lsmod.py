@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from kobox.cli.kmod_face import Console, no_kernel, print_json, run_tool
+from kobox.cli.kmod_face import Console, no_kernel, print_json, run_tool, session_of
 from kobox.cli.kmod_options import LSMOD
 from kobox.depot.targets import Loaded, SysModules, Target
 
@@ -17,7 +17,8 @@ def main(argv: Sequence[str], target: Target | None = None) -> int:
         if operands:
             sys.stderr.write("Usage: lsmod\n")
             return 1
-        modules = list(target.loaded().values()) if target is not None else _listed(given)
+        session = target or _session(given)
+        modules = list(session.loaded().values()) if session is not None else _listed(given)
         if modules is None:
             return 1
         if "json" in given:
@@ -45,6 +46,15 @@ def module_json(module: Loaded) -> dict[str, object]:
         "holders": list(module.holders),
         "state": module.state,
     }
+
+
+def _session(given: Mapping[str, str]) -> Target | None:
+    kernel = session_of(given.get("session"), "live" in given or "root" in given)
+    if kernel is None:
+        return None
+    from kobox.depot.kernel_target import KernelTarget
+
+    return KernelTarget(kernel)
 
 
 def _listed(given: Mapping[str, str]) -> list[Loaded] | None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kobox.cli.gnu_getopt import getopt_long
-from kobox.cli.kmod_face import Console, guarded, version_lines
+from kobox.cli.kmod_face import Console, guarded, session_of, system_of, version_lines
 from kobox.cli.kmod_options import MODINFO
 from kobox.cli.options import getopt_tables, help_text
 from kobox.depot.modinfo import (
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _main(argv: list[str], console: Console) -> int:
     options, operands = getopt_long(argv, SHORT, LONG)
-    root, release, field = None, None, None
+    root, release, field, session = None, None, None, None
     is_system = False
     flags: set[str] = set()
     for name, value in options:
@@ -49,6 +49,8 @@ def _main(argv: list[str], console: Console) -> int:
             root, is_system = value, name == "root"
         elif name == "k":
             release = value
+        elif name == "session":
+            session = value
         elif name == "F":
             field = value
         elif name in _FIELDS:
@@ -58,6 +60,10 @@ def _main(argv: list[str], console: Console) -> int:
     if not operands and "all" not in flags:
         console.say("ERROR", "missing module or filename.")
         return 1
+    kernel = session_of(session, root is not None or release is not None)
+    if kernel is not None and not all(map(_is_file, operands)):
+        root, release = system_of(kernel)
+        is_system = True
     if is_system and release is None and ("all" in flags or not all(map(_is_file, operands))):
         release = release_of(root or "", hint="choose one with -k")
     with ModuleTree(absolute_path(root) if root else "", release) as tree:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from errno import ENOENT
 
 from kobox.cli.gnu_getopt import getopt_long
-from kobox.cli.kmod_face import Console, Stop, Where, guarded, print_json, version_lines
+from kobox.cli.kmod_face import Console, Stop, Where, guarded, print_json, session_of, system_of, version_lines
 from kobox.cli.kmod_options import MODPROBE
 from kobox.cli.options import getopt_tables, help_text
 from kobox.depot.config import load_config, search_dirs
@@ -38,6 +38,8 @@ class _Request:
         self.verbosity = 4
         self.wait_ms = 0
         self.config_paths: list[str] = []
+        self.session: str | None = None
+        self.cmdline: str | None = None
         self.root: str | None = None
         self.dirname: str | None = None
         self.release: str | None = None
@@ -69,6 +71,8 @@ def _main(argv: list[str], console: Console, target: Target | None, root: str | 
     console.verbosity = request.verbosity
     where = Where(request.root, request.dirname, request.live)
     if target is None:
+        target = _session(request)
+    if target is None:
         where.check()
     tree = _tree(request)
     config = _config(request, tree, console)
@@ -78,6 +82,20 @@ def _main(argv: list[str], console: Console, target: Target | None, root: str | 
     if request.action in ("modversions", "symbols"):
         return _show_symbols(request, operands[0], Resolver(config, tree), console)
     return _run(request, operands, Resolver(config, tree), target or _target(where), console)
+
+
+def _session(request: _Request) -> Target | None:
+    """A session as the target, with its modules, its configuration and its command line; None: another place is meant,
+    or there is no session."""
+    kernel = session_of(request.session, request.live or request.root is not None or request.dirname is not None)
+    if kernel is None:
+        return None
+    from kobox.depot.kernel_target import KernelTarget
+
+    request.root, release = system_of(kernel)
+    request.release = request.release or release
+    request.cmdline = kernel.info()["append"]
+    return KernelTarget(kernel)
 
 
 # --- options ---------------------------------------------------------------------------------------------------------
@@ -195,6 +213,7 @@ _OPTIONS: dict[str, _Option] = {
     "s": _set_syslog,
     "q": _set_quiet,
     "v": _set_verbose,
+    "session": _text("session"),
     "root": _text("root"),
     "live": _flag(live=True),
     "json": _flag(json=True),
@@ -221,7 +240,8 @@ def _config(request: _Request, tree: ModuleTree, console: Console) -> Config:
     root = "" if request.root is None else absolute(request.root).rstrip("/")
     sources = request.config_paths or search_dirs(root)
     cmdline_name = f"{root}/proc/cmdline"
-    config = load_config(sources, tree=tree.directory, cmdline=read_cmdline(cmdline_name), cmdline_name=cmdline_name)
+    cmdline = read_cmdline(cmdline_name) if request.cmdline is None else request.cmdline
+    config = load_config(sources, tree=tree.directory, cmdline=cmdline, cmdline_name=cmdline_name)
     for complaint in config.complaints:
         console.library(f"{complaint.reader}: {complaint.text}")
     return config

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from kobox.cli.kmod_face import Console, print_json, run_tool, target_of
 from kobox.cli.kmod_options import RMMOD
+from kobox.depot.kernel_target import KernelTarget
 from kobox.depot.names import module_name, module_name_of_path
 from kobox.depot.targets import FORCE_REMOVE, NO_WAIT, Target
 from kobox.depot.tree import ModuleTree, releases
@@ -21,13 +22,20 @@ def main(argv: Sequence[str], target: Target | None = None) -> int:
         if not operands:
             console.say("ERROR", "missing module name.")
             return 1
-        kernel, root, force = target or target_of(given), given.get("root", ""), "f" in given
+        kernel, force = target or target_of(given), "f" in given
+        root = given.get("root", "") if not isinstance(kernel, KernelTarget) else _root_of(kernel)
         results = [{"module": word, "removed": _remove(word, root, kernel, console, force)} for word in operands]
         if "json" in given:
             print_json(results)
         return 0 if all(result["removed"] for result in results) else 1
 
     return run_tool(console, argv, RMMOD, work)
+
+
+def _root_of(target: KernelTarget) -> str:
+    """Where the list of a kernel's built-in modules is; a kernel without a tree has none that could be named."""
+    folder = getattr(target.kernel, "modules_folder", None)
+    return str(folder.parents[2]) if folder is not None else "/nonexistent"
 
 
 def _remove(word: str, root: str, target: Target, console: Console, force: bool) -> bool:

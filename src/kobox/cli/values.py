@@ -133,6 +133,12 @@ def _cpu_models(asked: Asked) -> Iterator[tuple[str, str]]:
         yield file.stem, "CPU model"
 
 
+def _sessions(asked: Asked) -> Iterator[tuple[str, str]]:
+    from kobox.session.places import places
+
+    return ((place.name, str(place.about.get("release", ""))) for place in places() if place.alive)
+
+
 def _profiles(asked: Asked) -> Iterator[tuple[str, str]]:
     from kobox.audit.profiles import built_in_profiles
 
@@ -164,6 +170,7 @@ _WORDS: dict[str, Callable[[Asked], Words]] = {
     "PARAMETER=VALUE": _parameters,
     "MODEL": _cpu_models,
     "PROFILE": _profiles,
+    "SESSION": _sessions,
     "COMMAND": _commands,
     "FIELD": lambda asked: ((name, "field of modinfo") for name in _INFO_FIELDS),
 }

@@ -13,7 +13,6 @@ from typing import Protocol
 from kobox.depot.commands import FAILS, UNKNOWN, command_effect
 from kobox.depot.targets import Loaded
 from kobox.errors import Errno, NotModelled
-from kobox.ko import decompress
 
 _STATES = {"loading": "coming", "unloading": "going"}
 
@@ -58,6 +57,8 @@ class KernelTarget:
         }
 
     def insert(self, path: str, options: str, flags: int) -> None:
+        from kobox.ko import decompress
+
         try:
             with open(path, "rb") as file:
                 data = file.read()

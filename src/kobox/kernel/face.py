@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kobox.errors import Errno, NotModelled
 from kobox.kernel.modules import Module, ModuleRecord, parse_proc_modules
-from kobox.ko import parse_module, read_module
 
 if TYPE_CHECKING:
     from kobox.kernel.files import DirEntry
@@ -72,6 +71,8 @@ class KernelFace(ABC):
 
         ``flags``: 1 ignores symbol versions, 2 the version magic, as ``finit_module`` takes them.
         """
+        from kobox.ko import parse_module, read_module
+
         found = parse_module(module, "module") if isinstance(module, bytes) else read_module(module)
         if not isinstance(module, bytes):
             self.module_files[found.name] = os.fspath(module)

@@ -213,9 +213,12 @@ class Tasks:
 
         Its task gets a signal, so that an interruptible sleep ends and answers EINTR; then a deadly one, for sleeps
         that only such a one ends; what spins and pays no heed is stopped as the watchdog stops it; what sleeps and
-        cannot be woken is left behind after three seconds (``Errno(EINTR)``).
+        cannot be woken is left behind after three seconds (``Errno(EINTR)``). Asking again changes nothing.
         """
-        self._interruption = _Interruption(time.monotonic()) if wanted else None
+        if not wanted:
+            self._interruption = None
+        elif self._interruption is None:  # asked again and again, it must still come to force
+            self._interruption = _Interruption(time.monotonic())
 
     def finish(self, job: Job, virtual_ns: int | None = None) -> None:
         """Run the guest until the job has returned or its task is dead; ``JobTimeout`` after so much virtual time."""

@@ -30,17 +30,13 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class BootPlan:
-    """What a session is asked to be. ``image`` None: of the root, else the newest added one. Paths are absolute.
-
-    ``restore`` is the folder of a saved session to take up instead of booting.
-    """
+    """What a session is asked to be. ``image`` None: of the root, else the newest added one. Paths are absolute."""
 
     image: str | None = None
     append: str = ""
     root: str | None = None
     cpu: str = "qemu64"
     seed: int | None = None
-    restore: str | None = None
 
     def as_data(self) -> dict[str, Any]:
         return asdict(self)
@@ -70,10 +66,7 @@ def start(plan: BootPlan, progress: Progress) -> Started:
 
     check(plan)
     image = plan.image or _image_of(plan.root)
-    if image == "bare":
-        kernel: AnyKernel = boot("bare")
-    else:
-        kernel = boot(image, append=plan.append, cpu=plan.cpu, seed=plan.seed, progress=progress)
+    kernel: AnyKernel = boot(image, append=plan.append, cpu=plan.cpu, seed=plan.seed, progress=progress)
     try:
         loaded, complaints = _load_boot_modules(kernel, plan, progress)
     except BaseException:

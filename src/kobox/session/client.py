@@ -246,10 +246,6 @@ class RemoteKernel(KernelFace):
             with_own.close()
         return bool(json.loads(reply.body)["interrupted"])
 
-    def save(self, name: str) -> dict[str, Any]:
-        """Keep the whole state on disk under a name or path; when this returns, it is there to stay."""
-        return self.answer("POST", "/save", json.dumps({"name": name}).encode())
-
     def reboot(self) -> dict[str, Any]:
         """Boot anew with the same options; what modules-load.d names is loaded again."""
         self._about = None

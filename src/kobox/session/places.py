@@ -11,10 +11,8 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import stat
 import struct
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,6 +47,8 @@ def runtime_root() -> Path:
     given = os.environ.get("XDG_RUNTIME_DIR", "")
     if given.startswith("/"):
         return Path(given) / "kobox"
+    import tempfile
+
     return Path(tempfile.gettempdir()) / f"kobox-{os.getuid()}"
 
 
@@ -183,6 +183,8 @@ def _try_claim(folder: Path) -> int | None:
 
 def remove(folder: Path) -> None:
     """Take a session's folder away; the caller holds its lock."""
+    import shutil
+
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kobox.errors import Errno, KoboxError, UsageError
+from kobox.errors import KoboxError, UsageError
 from kobox.ko import decompress, parse_module
 from kobox.session.watcher import log_fields
 from kobox.session.worker import Request
@@ -189,10 +188,6 @@ def set_timeout(session: Session, call: Call) -> dict[str, Any]:
 # -- life -------------------------------------------------------------------------------------------------------------
 
 
-def save(session: Session, call: Call) -> dict[str, Any]:
-    return session.save(Path(call.field("name", str)))
-
-
 def reboot(session: Session, call: Call) -> dict[str, Any]:
     return session.reboot()
 
@@ -216,8 +211,5 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/call", call_function),
     Route("POST", "/sleep", sleep),
     Route("POST", "/timeout", set_timeout),
-    Route("POST", "/save", save),
     Route("POST", "/reboot", reboot),
 )
-
-__all__ = ["ROUTES", "Call", "Errno", "Route"]

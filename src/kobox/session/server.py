@@ -73,9 +73,6 @@ class Session:
         self.events.add("reboot", release=self.kernel.release)
         return {"release": self.kernel.release}
 
-    def save(self, where: Path) -> dict[str, Any]:
-        raise NotModelled("saving sessions")
-
     def _adopt(self, kernel: Kernel | BareKernel) -> None:
         self.kernel = kernel
         uevents = BareUevents(kernel) if self.is_bare else NetlinkUevents(self.image_kernel("uevents"))  # type: ignore[arg-type]  # bare

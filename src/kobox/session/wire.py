@@ -34,6 +34,9 @@ class Connection:
         self._socket: socket.socket | None = None
         self._buffer = b""
 
+    def __del__(self) -> None:
+        self.close()
+
     def close(self) -> None:
         if self._socket is not None:
             self._socket.close()

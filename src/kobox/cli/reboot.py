@@ -1,0 +1,30 @@
+"""``kobox reboot``: boot a session's kernel anew."""
+
+from __future__ import annotations
+
+import argparse
+
+from kobox.cli.sessions import add_session, kernel_of, print_json
+
+EPILOG = """\
+example:
+  kobox reboot
+  kobox reboot --session dev
+
+The session keeps its name, its options and its clients; its kernel is a fresh one.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_session(parser)
+    parser.add_argument("--json", action="store_true", help="what runs now, as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    with kernel_of(args) as kernel:
+        about = kernel.reboot()
+        if args.json:
+            print_json(about)
+        else:
+            print(f"{kernel.name}: kernel {about['release']}")
+    return 0
