@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from kobox.bare.kernel import BareKernel
     from kobox.bringup.snapshot import Pristine
-    from kobox.bringup.start import Booted
+    from kobox.bringup.start import Booted, BootOptions
     from kobox.image import Image
     from kobox.kernel.files import Files
     from kobox.kernel.guest import Guest
@@ -87,7 +87,33 @@ def boot(
     tell = progress or (lambda text: None)
     opened = open_image(wanted, progress=tell)
     options = BootOptions(append, cpu, memory or RAM_SIZE, seed)
-    return Kernel(opened, boot_cached(opened, options, Cache(), tell), loader, comm, check_memory)
+    return Kernel(opened, boot_cached(opened, options, Cache(), tell), loader, comm, check_memory, options)
+
+
+def resume(folder: Path, image: str | os.PathLike[str], progress: Callable[[str], None] | None = None) -> Kernel:
+    """The kernel that ``Kernel.save`` left in ``folder``, which must not be changed while it lives.
+
+    ``image`` is the one that it was booted from; whether it is, and whether this is the kobox that saved it, is for the
+    caller to check (``saved_key``).
+    """
+    from kobox.bringup import living
+    from kobox.image import open_image
+
+    life = living.read(folder)
+    opened = open_image(os.fspath(image), progress=progress or (lambda text: None))
+    booted = living.restore(opened, life, folder)
+    kernel = Kernel(opened, booted, life.facts["loader"], life.facts["comm"], options=life.options)
+    living.resume(booted, life, kernel.modules_room.loader, kernel._heap, folder)
+    kernel._log_start = life.facts["log_start"]
+    return kernel
+
+
+def saved_key(folder: Path, image: str | os.PathLike[str]) -> str:
+    """The key that a kernel saved in ``folder`` would have here and now."""
+    from kobox.bringup import living
+    from kobox.image import open_image
+
+    return living.key_of(open_image(os.fspath(image)), living.read(folder).options)
 
 
 def _default_image() -> str:
@@ -110,7 +136,15 @@ def _boot_bare(loader: str, append: str, comm: str) -> BareKernel:
 class Kernel(KernelFace):
     """A kernel at rest. It runs only inside the calls below; virtual time passes only then."""
 
-    def __init__(self, image: Image, booted: Booted, loader: str, comm: str, check_memory: bool = True) -> None:
+    def __init__(
+        self,
+        image: Image,
+        booted: Booted,
+        loader: str,
+        comm: str,
+        check_memory: bool = True,
+        options: BootOptions | None = None,
+    ) -> None:
         from kobox.kernel.files import Files
         from kobox.kernel.heapcheck_gate import HeapGate
         from kobox.kernel.second_opinion import KernelLoader
@@ -135,6 +169,8 @@ class Kernel(KernelFace):
         self._said_once: frozenset[str] = frozenset()
         self._log_start = booted.log.mark()
         self.guest.machine.on_look = booted.log.catch_up
+        self._options = options
+        self._own_traps = frozenset(self.guest.machine.area.traps)
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -168,6 +204,20 @@ class Kernel(KernelFace):
             self.checkpoint()
             return
         self._pristine = Pristine.capture(self.booted)
+
+    def save(self, folder: Path) -> str:
+        """Keep the whole state in an empty folder: memory, CPU, time, tasks, log, loaded modules, the memory checker.
+
+        It is on disk when this returns; ``resume`` takes it up in any process. The value is the key that must be the
+        same then (``saved_key``). ``UsageError`` while somebody watches the kernel by traps (tracing).
+        """
+        from kobox.bringup import living
+
+        if self._options is None:
+            raise UsageError("this kernel was not made by boot()")
+        kept = living.Kept(self.guest.tasks.comm, self.loader, self._log_start, self._own_traps)
+        living.save(self.booted, self._options, self.modules_room.loader, self._heap, kept, folder)
+        return living.key_of(self.image, self._options)
 
     @property
     def release(self) -> str:

@@ -95,7 +95,7 @@ def write(booted: Booted, folder: Path) -> None:
     }
     (folder / _STATE).write_text(json.dumps(state))
     (folder / _LOG).write_text(json.dumps([_log_row(record) for record in booted.log.records]))
-    (folder / _BOOT).write_text(json.dumps(booted.report))
+    (folder / _BOOT).write_text(json.dumps(whole_report(booted.report)))
 
 
 def restore(image: Image, options: BootOptions, folder: Path) -> Booted:
@@ -142,11 +142,20 @@ class _LazyReport(dict[str, Any]):
         super().__init__()
         self._path = path
 
+    def whole(self) -> dict[str, Any]:
+        report: dict[str, Any] = json.loads(self._path.read_text())
+        return report | self
+
     def __missing__(self, key: str) -> Any:
         self.update(json.loads(self._path.read_text()))
         if key not in self.keys():
             raise KeyError(key)
         return self[key]
+
+
+def whole_report(report: dict[str, Any]) -> dict[str, Any]:
+    """A boot's report with everything in it."""
+    return report.whole() if isinstance(report, _LazyReport) else report
 
 
 class Pristine(NamedTuple):

@@ -18,6 +18,8 @@ COMMANDS: dict[str, Command] = {
     "ps": Command("ps", "list the sessions that run"),
     "halt": Command("halt", "end a session"),
     "reboot": Command("reboot", "boot a session's kernel anew"),
+    "save": Command("save", "keep a session on disk"),
+    "restore": Command("restore", "take up a saved session"),
     "events": Command("events", "what happens in a session, as it happens: log, loads, uevents, taint"),
     "interrupt": Command("interrupt", "end the call that a session's kernel is in"),
     "cat": Command("cat", "print files of a session's kernel"),

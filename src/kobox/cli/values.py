@@ -139,6 +139,12 @@ def _sessions(asked: Asked) -> Iterator[tuple[str, str]]:
     return ((place.name, str(place.about.get("release", ""))) for place in places() if place.alive)
 
 
+def _states(asked: Asked) -> Iterator[tuple[str, str]]:
+    from kobox.session.saved import saved_states
+
+    return ((state.name, state.release) for state in saved_states())
+
+
 def _profiles(asked: Asked) -> Iterator[tuple[str, str]]:
     from kobox.audit.profiles import built_in_profiles
 
@@ -171,6 +177,7 @@ _WORDS: dict[str, Callable[[Asked], Words]] = {
     "MODEL": _cpu_models,
     "PROFILE": _profiles,
     "SESSION": _sessions,
+    "STATE": _states,
     "COMMAND": _commands,
     "FIELD": lambda asked: ((name, "field of modinfo") for name in _INFO_FIELDS),
 }

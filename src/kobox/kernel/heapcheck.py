@@ -27,6 +27,7 @@ from kobox.kernel.heapcheck_records import (
     HeapState,
     MemoryFault,
     ModuleCode,
+    Placed,
     Pool,
     Trace,
 )
@@ -97,6 +98,7 @@ class HeapCheck:
             name: declared for table in tables for declared in table for name in (declared.name, *declared.also)
         }
         self._guards: dict[str, int] = {}
+        self._guard_stubs: dict[str, int] = {}
         self.unwatched: list[str] = []
         """Functions that no filter could be put before: what the kernel frees by them is not noticed."""
         self._natives: dict[str, int] = {}
@@ -133,15 +135,19 @@ class HeapCheck:
         return known
 
     def _stub(self, name: str, declared: Declared, real: int, holder: str) -> int:
-        area = self.guest.machine.area
-        address = self._free.pop() if self._free else area.code(_STUB)
+        address = self._free.pop() if self._free else self.guest.machine.area.code(_STUB)
         self._code[address] = _STUB
         self.guest.write(address, _STUB)
+        self._trap(address, name, declared, real, holder)
+        return address
+
+    def _trap(self, address: int, name: str, declared: Declared, real: int, holder: str) -> None:
+        """Serve the stub that lies there."""
+        area = self.guest.machine.area
         enter = self._entering(declared, real, holder)
         for offset, handler in ((_AT_ENTRY, enter), (_AT_RETURN, self._on_return)):
             behind = address + offset
             area.traps[behind] = Trap(f"heap: {name}", handler, behind + 1)
-        return address
 
     def _store(self) -> None:
         """After a reset: put the stubs, and the filters in the kernel's functions, where they were."""
@@ -165,7 +171,7 @@ class HeapCheck:
             area = self.guest.machine.area
             place = area.code(bytes(64))
             self._natives[name] = place + guarding.native_offset(pointer)
-            stub = self._stub(name, self._wrapped[name], self._natives[name], "")
+            stub = self._guard_stubs[name] = self._stub(name, self._wrapped[name], self._natives[name], "")
             code = guarding.guard(self.guest, name, pointer, stub, self._table, place)
             if len(code) > 64:
                 raise NotModelled(f"the filter of {name} does not fit its place")
@@ -327,6 +333,35 @@ class HeapCheck:
     def capture(self) -> HeapState:
         """A copy of everything, for ``restore``."""
         return self.state.copy()
+
+    @property
+    def calls_in_flight(self) -> int:
+        """Calls of stubs that sleep: they are state that no file can hold."""
+        return len(self._flights)
+
+    def trap_addresses(self) -> set[int]:
+        """Where its traps are, those of forgotten modules included."""
+        stubs = [address for address, code in self._code.items() if code == _STUB]
+        return {address + offset for address in stubs for offset in (_AT_ENTRY, _AT_RETURN)}
+
+    def placed(self) -> Placed:
+        """With ``capture``, all that another process needs to go on with the same guest memory."""
+        return Placed(
+            dict(self._code), dict(self._guards), dict(self._guard_stubs), dict(self._natives), list(self._free),
+            list(self.unwatched),
+        )  # fmt: skip
+
+    def resume(self, state: HeapState, placed: Placed) -> None:
+        """In another process, with the guest's memory in place: go on where ``placed`` and ``capture`` were asked."""
+        self.state = state
+        self._code, self._guards, self._guard_stubs = placed.code, placed.guards, placed.guard_stubs
+        self._natives, self._free, self.unwatched = placed.natives, placed.free, placed.unwatched
+        self._stored = True
+        self._set_codes(state.codes)
+        for (name, module), address in state.stubs.items():
+            self._trap(address, name, self._wrapped[name], self.guest.symbol(name), module)
+        for name, address in placed.guard_stubs.items():
+            self._trap(address, name, self._wrapped[name], placed.natives[name], "")
 
     def restore(self, state: HeapState | None) -> None:
         """After a reset of the guest: back to a captured state, or to nothing."""

@@ -83,6 +83,15 @@ class HeapGate:
         """What ``restore`` needs to come back to this moment."""
         return HeapMark(dict(self._linked), self.check.capture() if self.check is not None else None)
 
+    @property
+    def linked(self) -> dict[str, Linked]:
+        """What was linked before the checker was needed."""
+        return dict(self._linked)
+
+    def resume(self, linked: dict[str, Linked]) -> None:
+        """In another process: these were linked, and nothing needed the checker."""
+        self._linked = dict(linked)
+
     def restore(self, mark: HeapMark | None) -> None:
         """After a reset of the guest: back to a captured state, or to nothing."""
         self._linked = dict(mark.linked) if mark is not None else {}

@@ -25,7 +25,7 @@ class ModuleCode:
     def __init__(
         self, name: str, view: LoadView, layout: Layout, bases: Mapping[str, int], addresses: list[int]
     ) -> None:
-        self.name, self.view, self.layout, self.addresses = name, view, layout, addresses
+        self.name, self.view, self.layout, self.bases, self.addresses = name, view, layout, bases, addresses
         self.memory: Mapping[str, bytearray] = {}
         """The linked regions, for the unwinder's tables."""
         self.ranges = tuple(
@@ -164,6 +164,21 @@ class MemoryFault:
     found: Trace | None = None
     offset: int = 0
     count: int = 0
+
+
+class Placed(NamedTuple):
+    """What the checker has stored in kobox's pages, by name of the function where it is not by address.
+
+    ``code``: every piece by its address; ``guards``: filters, ``guard_stubs``: the stubs they lead to, ``natives``: the
+    functions behind them; ``free``: stubs of modules that are forgotten; ``unwatched``: what could not be guarded.
+    """
+
+    code: dict[int, bytes]
+    guards: dict[str, int]
+    guard_stubs: dict[str, int]
+    natives: dict[str, int]
+    free: list[int]
+    unwatched: list[str]
 
 
 @dataclass(slots=True)

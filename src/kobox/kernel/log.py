@@ -58,12 +58,16 @@ class Log:
             for name in ("seq", "ts_nsec", "text_len", "facility", "flags", "level", "caller_id")
         }
 
-    @property
-    def records(self) -> list[LogRecord]:
-        """Everything since boot."""
+    def load_all(self) -> None:
+        """Read what an earlier process has left, while it is still there."""
         if self._load_older is not None:
             self._records[:0] = self._load_older()
             self._load_older, self._older = None, 0
+
+    @property
+    def records(self) -> list[LogRecord]:
+        """Everything since boot."""
+        self.load_all()
         return self._records
 
     def mark(self) -> int:

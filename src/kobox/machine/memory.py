@@ -89,7 +89,7 @@ class PhysicalMemory:
                 if used and run_start is None:
                     run_start = page
                 elif not used and run_start is not None:
-                    os.pwrite(fd, self.bytes[run_start:page], run_start)
+                    _write_all(fd, self.bytes[run_start:page], run_start)
                     run_start = None
 
     def _touched(self) -> bytearray:
@@ -152,6 +152,13 @@ class PhysicalMemory:
             if self._snapshot_fd >= 0:
                 os.close(self._snapshot_fd)
                 self._snapshot_fd = -1
+
+
+def _write_all(fd: int, data: memoryview, offset: int) -> None:
+    """A disk that is nearly full takes a part, and refuses the next."""
+    while data:
+        count = os.pwrite(fd, data, offset)
+        data, offset = data[count:], offset + count
 
 
 _WAS_TOUCHED = bytes(0 if flags < 0x40 else 1 for flags in range(256))

@@ -85,6 +85,10 @@ class TrapArea:
         """Where the next stub or piece of code will lie."""
         return self._next
 
+    def resume(self, next_code: int) -> None:
+        """Memory of another process holds stubs up to here."""
+        self._next = next_code
+
     def code(self, data: bytes) -> int:
         """Plain guest code of kobox's own, at most one stub long. Returns its address."""
         address = self._take(len(data))

@@ -17,7 +17,8 @@ from kobox.depot.modules_load import boot_modules
 from kobox.depot.systems import open_system
 from kobox.depot.targets import How, insert
 from kobox.depot.tree import releases
-from kobox.errors import KoboxError, UsageError
+from kobox.errors import BadFile, KoboxError, UsageError
+from kobox.session import saved
 
 if TYPE_CHECKING:
     from kobox.bare.kernel import BareKernel
@@ -30,13 +31,17 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class BootPlan:
-    """What a session is asked to be. ``image`` None: of the root, else the newest added one. Paths are absolute."""
+    """What a session is asked to be. ``image`` None: of the root, else the newest added one. Paths are absolute.
+
+    ``restore`` is the folder of a saved session to take up at first; a reboot is a fresh kernel of the other options.
+    """
 
     image: str | None = None
     append: str = ""
     root: str | None = None
     cpu: str = "qemu64"
     seed: int | None = None
+    restore: str | None = None
 
     def as_data(self) -> dict[str, Any]:
         return asdict(self)
@@ -47,11 +52,15 @@ class BootPlan:
 
 
 class Started(NamedTuple):
-    """A kernel, which modules were loaded at boot, and what could not be."""
+    """A kernel, which modules were loaded at boot, and what could not be.
+
+    ``uevents``: the descriptor in the guest that an earlier server heard uevents with, or -1.
+    """
 
     kernel: AnyKernel
     loaded: tuple[str, ...]
     complaints: tuple[str, ...]
+    uevents: int = -1
 
 
 def check(plan: BootPlan) -> None:
@@ -65,7 +74,7 @@ def start(plan: BootPlan, progress: Progress) -> Started:
     from kobox.box import boot
 
     check(plan)
-    image = plan.image or _image_of(plan.root)
+    image = image_of(plan)
     kernel: AnyKernel = boot(image, append=plan.append, cpu=plan.cpu, seed=plan.seed, progress=progress)
     try:
         loaded, complaints = _load_boot_modules(kernel, plan, progress)
@@ -75,6 +84,20 @@ def start(plan: BootPlan, progress: Progress) -> Started:
     return Started(kernel, loaded, complaints)
 
 
+def resume(plan: BootPlan, progress: Progress) -> Started:
+    """Take up the saved session that the plan names."""
+    from kobox import box
+
+    assert plan.restore is not None
+    state = saved.read(Path(plan.restore))
+    progress(f"restoring {state.name}")
+    try:
+        saved.check_key(state, box.saved_key(state.kernel, state.image))
+        return Started(box.resume(state.kernel, state.image, progress), (), (), state.uevents)
+    except (OSError, ValueError, KeyError) as error:
+        raise BadFile(str(state.kernel), "", "is no saved kernel", hint=f"damaged: {error}") from error
+
+
 def modules_folder(kernel: AnyKernel, plan: BootPlan) -> Path | None:
     """Where the session's modules are: in its root, else beside its image."""
     if plan.root is None:
@@ -82,10 +105,11 @@ def modules_folder(kernel: AnyKernel, plan: BootPlan) -> Path | None:
     return Path(plan.root) / "lib" / "modules" / kernel.release
 
 
-def _image_of(root: str | None) -> str | None:
-    """A root that holds a kernel is what is booted."""
-    boot_folder = Path(root or "/nonexistent") / "boot"
-    return root if boot_folder.is_dir() and any(boot_folder.glob("vmlinuz-*")) else None
+def image_of(plan: BootPlan) -> str | None:
+    """What is booted: the image that was asked for, else a root that holds a kernel, else (None) the newest added."""
+    if plan.image is None and plan.root is not None and any((Path(plan.root) / "boot").glob("vmlinuz-*")):
+        return plan.root
+    return plan.image
 
 
 def _load_boot_modules(

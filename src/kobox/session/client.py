@@ -246,6 +246,13 @@ class RemoteKernel(KernelFace):
             with_own.close()
         return bool(json.loads(reply.body)["interrupted"])
 
+    def save(self, state: str) -> dict[str, Any]:
+        """Keep the whole state on disk, under a name or in a folder given by its path; then it is there to stay.
+
+        The value says where (``path``), how large (``bytes``) and how long it took (``seconds``).
+        """
+        return self.answer("POST", "/save", json.dumps({"name": state}).encode())
+
     def reboot(self) -> dict[str, Any]:
         """Boot anew with the same options; what modules-load.d names is loaded again."""
         self._about = None

@@ -20,7 +20,7 @@ BATCH_SECONDS = 0.01
 _MOST_AT_ONCE = 1 << 13
 """Events in one write to a follower, so that a slow one holds little memory."""
 
-KINDS = ("log", "load", "step", "unload", "uevent", "taint", "dead", "reboot", "gap", "hello")
+KINDS = ("log", "load", "step", "unload", "uevent", "taint", "dead", "save", "reboot", "gap", "hello")
 
 
 class Event(NamedTuple):

@@ -188,6 +188,10 @@ def set_timeout(session: Session, call: Call) -> dict[str, Any]:
 # -- life -------------------------------------------------------------------------------------------------------------
 
 
+def save(session: Session, call: Call) -> dict[str, Any]:
+    return session.save(call.field("name", str))
+
+
 def reboot(session: Session, call: Call) -> dict[str, Any]:
     return session.reboot()
 
@@ -211,5 +215,6 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/call", call_function),
     Route("POST", "/sleep", sleep),
     Route("POST", "/timeout", set_timeout),
+    Route("POST", "/save", save),
     Route("POST", "/reboot", reboot),
 )

@@ -23,11 +23,11 @@ from aiohttp import web
 
 from kobox import __version__
 from kobox.errors import KoboxError, NotModelled, UsageError
-from kobox.session import boot, places
+from kobox.session import boot, places, saved
 from kobox.session.events import KINDS, EventLog
 from kobox.session.faults import as_data, status_of
 from kobox.session.routes import ROUTES, Call, Route
-from kobox.session.watcher import BareUevents, NetlinkUevents, Watcher
+from kobox.session.watcher import BareUevents, NetlinkUevents, Uevents, Watcher
 from kobox.session.worker import Request, Worker
 
 if TYPE_CHECKING:
@@ -55,27 +55,44 @@ class Session:
         self.halted = asyncio.Event()
         self._tell = tell
         self._facts: dict[str, Any] = {}
+        self._descriptor = -1
+        """In the guest: the socket that uevents are heard with."""
         self.worker = Worker(self._interrupt, self._after)
 
     # -- in the worker ------------------------------------------------------------------------------------------------
 
     def start(self, request: Request) -> boot.Started:
         """Boot, or take up a saved state."""
-        started = boot.start(self.plan, self._tell)
-        self._adopt(started.kernel)
+        started = (boot.resume if self.plan.restore else boot.start)(self.plan, self._tell)
+        self._adopt(started)
         return started
 
     def reboot(self) -> dict[str, Any]:
         """Another kernel of the same plan; the old one ends only when the new one runs."""
         old, plan = self.kernel, self.plan
-        self._adopt(boot.start(plan, lambda text: None).kernel)
+        self._adopt(boot.start(plan, lambda text: None))
         old.close()
         self.events.add("reboot", release=self.kernel.release)
         return {"release": self.kernel.release}
 
-    def _adopt(self, kernel: Kernel | BareKernel) -> None:
-        self.kernel = kernel
-        uevents = BareUevents(kernel) if self.is_bare else NetlinkUevents(self.image_kernel("uevents"))  # type: ignore[arg-type]  # bare
+    def save(self, state: str) -> dict[str, Any]:
+        """Keep the kernel under a name or path."""
+        began = time.monotonic()
+        kernel = self.image_kernel("state that could be kept")
+        options = self.plan.as_data() | {"restore": None}
+        kept = saved.write(state, kernel, boot.image_of(self.plan) or kernel.release, self._descriptor, options)
+        seconds = round(time.monotonic() - began, 3)
+        self.events.add("save", path=str(kept.path), seconds=seconds)
+        return {"path": str(kept.path), "bytes": saved.size_of(kept), "seconds": seconds}
+
+    def _adopt(self, started: boot.Started) -> None:
+        self.kernel = kernel = started.kernel
+        uevents: Uevents
+        if self.is_bare:
+            uevents = BareUevents(kernel)  # type: ignore[arg-type]  # it is bare
+        else:
+            uevents = NetlinkUevents(self.image_kernel("uevents"), started.uevents)
+            self._descriptor = uevents.descriptor
         self.watcher = Watcher(kernel, uevents, self.events)
         kernel.guest.machine.on_look = self.watcher.look
         self._after()
@@ -119,7 +136,7 @@ class Session:
             "pid": os.getpid(),
             "api": places.API,
             "kobox": __version__,
-            "image": self.plan.image or self._facts["release"],
+            "image": boot.image_of(self.plan) or self._facts["release"],
             **self._facts,
             "append": self.plan.append,
             "root": self.plan.root,
