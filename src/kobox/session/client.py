@@ -187,6 +187,17 @@ class RemoteKernel(KernelFace):
         """The log since the session began; with ``boot`` everything."""
         return [_record(row) for row in self.answer("GET", f"/log?boot={int(boot)}")["records"]]
 
+    def log_start(self) -> int:
+        """Sequence number of the first record that was not cleared; of the next one where there is none."""
+        start: int = self.answer("GET", "/log/start")["start"]
+        return start
+
+    def syslog(self, action: int, value: int = 0) -> int:
+        """``syslog(2)`` without a buffer: clear the log (5), console off, on, at a level (6, 7, 8)."""
+        body = json.dumps({"action": action, "value": value}).encode()
+        result: int = self.answer("POST", "/syslog", body)["result"]
+        return result
+
     def call(self, function: str | int, *arguments: int) -> int:
         body = json.dumps({"function": function, "arguments": arguments}).encode()
         result: int = self.answer("POST", "/call", body)["result"]

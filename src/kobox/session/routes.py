@@ -168,6 +168,14 @@ def read_log(session: Session, call: Call) -> dict[str, Any]:
     return {"records": [log_fields(one) for one in session.kernel.dmesg(boot=bool(call.number("boot", 0)))]}
 
 
+def log_start(session: Session, call: Call) -> dict[str, Any]:
+    return {"start": session.kernel.log_start()}
+
+
+def syslog(session: Session, call: Call) -> dict[str, Any]:
+    return {"result": session.kernel.syslog(call.field("action", int), call.json().get("value", 0))}
+
+
 def call_function(session: Session, call: Call) -> dict[str, Any]:
     arguments = call.json().get("arguments", [])
     if not isinstance(arguments, list) or not all(type(one) is int for one in arguments) or len(arguments) > 6:
@@ -212,6 +220,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/status", file_status),
     Route("GET", "/link", read_link),
     Route("GET", "/log", read_log),
+    Route("GET", "/log/start", log_start),
+    Route("POST", "/syslog", syslog),
     Route("POST", "/call", call_function),
     Route("POST", "/sleep", sleep),
     Route("POST", "/timeout", set_timeout),
