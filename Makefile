@@ -28,6 +28,7 @@ bench: $(STAMP) packages
 	$(BIN)/python -m tools.bench_depot
 	$(BIN)/python -m tools.bench_modprobe
 	$(BIN)/python -m tools.bench_watch
+	$(BIN)/python -m tools.bench_session
 
 man: $(STAMP)
 	$(BIN)/kobox man --dir build/man/man1

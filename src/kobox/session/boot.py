@@ -16,7 +16,7 @@ from kobox.depot.kernel_target import KernelTarget
 from kobox.depot.modules_load import boot_modules
 from kobox.depot.systems import open_system
 from kobox.depot.targets import How, insert
-from kobox.depot.tree import releases
+from kobox.depot.tree import MODULE_DIRECTORIES, releases
 from kobox.errors import BadFile, KoboxError, UsageError
 from kobox.session import saved
 
@@ -102,7 +102,8 @@ def modules_folder(kernel: AnyKernel, plan: BootPlan) -> Path | None:
     """Where the session's modules are: in its root, else beside its image."""
     if plan.root is None:
         return kernel.modules_folder
-    return Path(plan.root) / "lib" / "modules" / kernel.release
+    places = [Path(plan.root) / folder / kernel.release for folder in MODULE_DIRECTORIES]
+    return next((place for place in places if place.is_dir()), places[0])
 
 
 def image_of(plan: BootPlan) -> str | None:

@@ -7,6 +7,7 @@ call raises here is what it would raise in one process; ``Errno(EINTR)`` is a ca
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -284,7 +285,7 @@ class RemoteKernel(KernelFace):
         """The answer to a request; an error becomes the exception that it stands for. Ctrl-C interrupts the kernel's
         call and is raised once that has ended."""
         self._request += 1
-        mine = f"{id(self):x}-{self._request}"
+        mine = f"{os.getpid()}-{id(self):x}-{self._request}"
         try:
             reply = self._connection.request(
                 method, f"/v{API}{target}", body, {"Kobox-Request": mine}, lambda: self.interrupt(request=mine)

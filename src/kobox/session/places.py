@@ -52,14 +52,19 @@ def runtime_root() -> Path:
     return Path(tempfile.gettempdir()) / f"kobox-{os.getuid()}"
 
 
-def check_root(root: Path) -> None:
-    """Make the folder of all sessions, and refuse one that others could have put there or can write to."""
+def make_root(root: Path) -> None:
+    """Make the folder of all sessions."""
     try:
         root.mkdir(mode=0o700, exist_ok=True)
-        status = root.lstat()
     except OSError as error:
         hint = "set XDG_RUNTIME_DIR to a directory of your own"
         raise KoboxError(f"sessions cannot be kept in {root}: {error.strerror}", hint) from error
+    check_root(root)
+
+
+def check_root(root: Path) -> None:
+    """Refuse a folder of sessions that somebody else may have put there, or can write to."""
+    status = root.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise KoboxError(
             f"{root}: found a folder that others may use ({stat.filemode(status.st_mode)}, owner {status.st_uid}), "
@@ -82,6 +87,7 @@ def folder_of(name: str) -> Path:
 def places() -> list[Place]:
     """Every session, running or left behind, by name."""
     try:
+        check_root(runtime_root())
         names = sorted(entry.name for entry in os.scandir(runtime_root()) if _NAME.fullmatch(entry.name))
     except FileNotFoundError:
         return []
@@ -95,6 +101,7 @@ def place_of(name: str) -> Place | None:
     """The session of that name, or what a killed one left; None when there is neither."""
     folder = folder_of(name)
     try:
+        check_root(folder.parent)
         alive = _is_locked(folder / LOCK)
     except FileNotFoundError:
         return None
@@ -150,7 +157,7 @@ def claim(name: str | None) -> tuple[Path, int]:
     Without a name the next free of ``k1``, ``k2`` … is taken. What a killed server of that name left is cleared away.
     """
     root = runtime_root()
-    check_root(root)
+    make_root(root)
     if name is not None:
         got = _try_claim(root / check_name(name))
         if got is None:

@@ -264,8 +264,14 @@ async def serve(folder: Path, plan: boot.BootPlan, ready: int) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, session.halted.set)
     session.events.attach(loop)
+    booting = asyncio.ensure_future(session.worker.do(session.start, what="boot"))
+    ending = asyncio.ensure_future(session.halted.wait())
+    await asyncio.wait((booting, ending), return_when=asyncio.FIRST_COMPLETED)
+    if not booting.done():
+        places.remove(folder)
+        os._exit(130)  # in the middle of a boot: nobody waits for its end, and nothing is there to be kept
     try:
-        started = await session.worker.do(session.start, what="boot")
+        started = booting.result()
     except KoboxError as error:
         tell({"error": as_data(error)})
         return error.exit_code
@@ -278,7 +284,7 @@ async def serve(folder: Path, plan: boot.BootPlan, ready: int) -> int:
     _note(folder / places.ABOUT, session.info())
     tell({"ready": session.info() | {"loaded": started.loaded, "complaints": started.complaints}})
     os.close(ready)
-    await session.halted.wait()
+    await ending
     session.events.close()
     await runner.cleanup()
     await asyncio.to_thread(session.worker.stop)

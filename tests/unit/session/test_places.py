@@ -92,6 +92,8 @@ def test_a_folder_that_others_may_use_is_refused(runtime: Path) -> None:
     runtime.mkdir(mode=0o755)
     with pytest.raises(KoboxError, match="found a folder that others may use"):
         places.claim("dev")
+    with pytest.raises(KoboxError, match="found a folder that others may use"):
+        places.choose(None)
 
 
 def test_a_path_longer_than_a_sockets_address_is_reached(tmp_path: Path) -> None:
