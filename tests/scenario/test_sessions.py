@@ -218,6 +218,8 @@ def test_a_wrong_request_is_answered_and_nothing_more(kernel: RemoteKernel) -> N
     ):
         with pytest.raises(UsageError, match=says):
             kernel.ask(method, target, body)
+    with pytest.raises(Errno, match=r"EINVAL|ENOSPC|ERANGE"):
+        kernel.insmod(example_file(kernel.release, "hello"), my_param="9" * 100_000)
     assert kernel.read("/proc/uptime")
 
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from kobox.box import Kernel
 
 _LARGEST_BODY = 256 << 20
+_LONGEST_LINE = 1 << 20
+"""Of a request: a module's parameters stand in its query."""
 _KEPT_OPEN = 86_400
 """Seconds for which a client may say nothing on a connection that it keeps."""
 
@@ -277,7 +279,7 @@ async def serve(folder: Path, plan: boot.BootPlan, ready: int) -> int:
         return error.exit_code
     runner = web.AppRunner(
         Api(session).application(), handler_cancellation=True, access_log=None, keepalive_timeout=_KEPT_OPEN,
-        shutdown_timeout=1.0,
+        shutdown_timeout=1.0, max_line_size=_LONGEST_LINE,
     )  # fmt: skip
     await runner.setup()
     await web.SockSite(runner, _listen(folder / places.SOCKET), backlog=512).start()
