@@ -91,7 +91,7 @@ def boot(
 
 
 def resume(folder: Path, image: str | os.PathLike[str], progress: Callable[[str], None] | None = None) -> Kernel:
-    """The kernel that ``Kernel.save`` left in ``folder``, which must not be changed while it lives.
+    """The kernel that ``Kernel.save`` left in ``folder``; once it is there, it needs the folder no more.
 
     ``image`` is the one that it was booted from; whether it is, and whether this is the kobox that saved it, is for the
     caller to check (``saved_key``).

@@ -138,6 +138,22 @@ def test_what_was_restored_can_be_saved_again(kobox_image: str, tmp_path: Path) 
         assert kernel.memory_reports()
 
 
+def test_modules_that_the_checker_has_not_met_are_kept_apart(kobox_image: str, tmp_path: Path) -> None:
+    def linked(kernel: Kernel) -> dict[str, Any]:
+        return {
+            name: (one.bases, one.addresses, {region: bytes(data) for region, data in one.memory.items()})
+            for name, one in kernel._heap.linked.items()
+        }
+
+    with kobox.boot(kobox_image, check_memory=False) as kernel:
+        for name in ("hello", "kthread", "timer"):
+            kernel.insmod(example_file(kernel.release, name))
+        kernel.save(tmp_path)
+        with resume(tmp_path, kobox_image) as other:
+            assert linked(other) == linked(kernel)
+            assert len(linked(other)) == 3
+
+
 def test_a_kernel_that_has_panicked_is_kept_as_it_is(kobox_image: str, tmp_path: Path) -> None:
     with kobox.boot(kobox_image) as kernel:
         kernel.write("/proc/sys/kernel/panic_on_oops", b"1")

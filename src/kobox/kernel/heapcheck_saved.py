@@ -65,12 +65,15 @@ class _Writer:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._numbers: dict[int, int] = {}
+        self._met: list[ModuleCode] = []
+        """What has a number stays alive, so that nothing else gets its identity."""
         self.modules: list[dict[str, Any]] = []
 
     def module(self, code: ModuleCode, memory: Any = None) -> int:
         number = self._numbers.get(id(code))
         if number is None:
             number = self._numbers[id(code)] = len(self.modules)
+            self._met.append(code)
             regions = code.memory if memory is None else memory
             self.modules.append(
                 {
