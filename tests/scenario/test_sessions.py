@@ -246,6 +246,18 @@ def test_a_killed_client_takes_its_call_with_it(kernel: RemoteKernel) -> None:
     assert kernel.read("/proc/uptime")
 
 
+def test_a_session_is_halted_in_the_middle_of_a_call(no_sessions: None, image: str) -> None:
+    launch(BootPlan(image), "busy", lambda text: None)
+    client = subprocess.Popen([*KOBOX, "cat", "/dev/zero"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    with connect() as kernel:
+        wait_until(lambda: kernel.info()["running"] is not None)
+    assert main(["halt"]) == 0
+    _, said = client.communicate(timeout=30)
+    assert client.returncode == 1
+    assert len(said.splitlines()) == 1
+    assert places.places() == []
+
+
 def test_code_that_spins_is_stopped_by_another_client(no_sessions: None, image: str) -> None:
     launch(BootPlan(image), "spinning", lambda text: None)
     with connect("spinning") as kernel:

@@ -289,7 +289,7 @@ async def serve(folder: Path, plan: boot.BootPlan, ready: int) -> int:
     await ending
     session.events.close()
     await runner.cleanup()
-    await asyncio.to_thread(session.worker.stop)
+    await session.worker.stop()
     places.remove(folder)
     return 0
 

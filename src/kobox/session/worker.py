@@ -66,12 +66,12 @@ class Worker:
             self._end(request)
         return bool(ended)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """No request is begun any more; the one that runs is ended."""
         for request in list(self._waiting):
             self._end(request)
         self._queue.put(None)
-        self._thread.join()
+        await asyncio.to_thread(self._thread.join)
 
     @property
     def length(self) -> int:
@@ -96,10 +96,12 @@ class Worker:
                 self._interrupt_kernel(False)
                 request.check()
                 result = request.work(request)
-                self._after()
             except BaseException as raised:  # noqa: BLE001  # the border between two threads: raised again in the other
                 error = raised
+            try:
                 self._after()
+            except BaseException as raised:  # noqa: BLE001  # as above; the thread must live on
+                error = error or raised
             self.running = None
             self.done += 1
             request.future.get_loop().call_soon_threadsafe(self._finish, request, result, error)

@@ -36,7 +36,7 @@ def run(story: Callable[[Worker, Busy], Coroutine[Any, Any, None]]) -> None:
         try:
             await story(worker, kernel)
         finally:
-            await asyncio.to_thread(worker.stop)
+            await worker.stop()
 
     asyncio.run(main())
 
@@ -96,6 +96,17 @@ def test_a_request_that_still_waits_is_dropped() -> None:
             with pytest.raises(Errno, match="EINTR"):
                 await one
         assert ran == []
+
+    run(story)
+
+
+def test_a_worker_stops_in_the_middle_of_a_call() -> None:
+    async def story(worker: Worker, kernel: Busy) -> None:
+        call = asyncio.create_task(worker.do(kernel.call))
+        await asyncio.to_thread(kernel.entered.wait)
+        await worker.stop()
+        with pytest.raises(Errno, match="EINTR"):
+            await call
 
     run(story)
 
