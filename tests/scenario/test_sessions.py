@@ -112,6 +112,17 @@ def test_a_day_with_a_session(no_sessions: None, image: str, capsys: pytest.Capt
     assert "parameters" in said("ls", "/sys/module/hello").split()
     assert "-r--r--r--" in said("ls", "-l", "/sys/module/hello")
     said("rmmod", "hello")
+    assert main(["cat", "/proc/version", "/nope"]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("Linux version")
+    assert err == "kobox cat: /nope: No such file or directory\n"
+    assert main(["write", "/proc/version", "x"]) == 1
+    assert main(["ls", "/nope"]) == 1
+    assert main(["insmod", str(example_file(connect().release, "user"))]) == 1
+    err = capsys.readouterr().err
+    assert "kobox write: /proc/version: Input/output error\n" in err
+    assert "kobox ls: /nope: No such file or directory\n" in err
+    assert "insmod: ERROR: the loader: unknown symbols: " in err
     events = [json.loads(line) for line in said("events", "--since", "0", "--no-follow", "--json").splitlines()]
     assert "hello: goodbye, my_param is 9" in [event.get("text") for event in events]
     assert [event["path"] for event in events if event["type"] == "uevent"] == ["/module/hello"] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from kobox.cli.sessions import add_session, kernel_of
@@ -31,5 +32,5 @@ def run(args: argparse.Namespace) -> int:
             except Errno as error:
                 code = 1
                 sys.stdout.flush()
-                print(f"kobox cat: {path}: {error.name}", file=sys.stderr)
+                print(f"kobox cat: {path}: {os.strerror(error.number)}", file=sys.stderr)
     return code

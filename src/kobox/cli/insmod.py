@@ -8,6 +8,7 @@ from errno import EINVAL, ENOENT, ENOEXEC, ESRCH
 
 from kobox.cli.kmod_face import Console, print_json, run_tool, target_of
 from kobox.cli.kmod_options import INSMOD
+from kobox.depot.kernel_target import KernelTarget
 from kobox.depot.targets import IGNORE_MODVERSIONS, IGNORE_VERMAGIC, Target
 from kobox.errors import Errno
 
@@ -66,6 +67,8 @@ def _insert(file: str, parameters: str, target: Target, console: Console, given:
         number = error.number
         said = _ERRORS.get(number) or os.strerror(number)
         console.say("ERROR", f"could not insert module {file}: {said}")
+        if isinstance(target, KernelTarget) and (why := target.explain()):
+            console.say("ERROR", f"the loader: {why}")
     if "json" in given:
         print_json({"file": file, "parameters": parameters, "result": number})
     return 1 if number else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import stat
 import sys
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
                 entries = _entries(kernel, path, args.long)
             except Errno as error:
                 code = 1
-                print(f"kobox ls: {path}: {error.name}", file=sys.stderr)
+                print(f"kobox ls: {path}: {os.strerror(error.number)}", file=sys.stderr)
                 continue
             told.append({"path": path, "entries": entries})
             if not args.json:

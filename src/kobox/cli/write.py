@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from kobox.cli.sessions import add_session, kernel_of
@@ -34,6 +35,6 @@ def run(args: argparse.Namespace) -> int:
         try:
             kernel.write(args.path, data)
         except Errno as error:
-            print(f"kobox write: {args.path}: {error.name}", file=sys.stderr)
+            print(f"kobox write: {args.path}: {os.strerror(error.number)}", file=sys.stderr)
             return 1
     return 0

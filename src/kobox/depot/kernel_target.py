@@ -66,6 +66,11 @@ class KernelTarget:
             raise Errno(error.errno or ENOENT, path) from error
         self.kernel.init_module(bytes(decompress(data, path)), options, flags)
 
+    def explain(self) -> str:
+        """Why the last load was refused, in the loader's words; empty where a kernel does not tell."""
+        tell: Callable[[], str] = getattr(self.kernel, "explain_last_load", lambda: "")
+        return tell()
+
     def remove(self, name: str, flags: int) -> None:
         result = self.kernel.delete_module(name, flags)
         if result < 0:
