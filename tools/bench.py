@@ -128,6 +128,27 @@ def load_after_reset(image: Image) -> Row:
         )
 
 
+def completing(_: Image) -> Row:
+    """What a press of the key costs: the parameters of a module file are the dearest of the small answers."""
+    value = median(command("__complete", "run", str(EXAMPLES / "hello.ko"), ""), 9)
+    return Row("an answer to a shell's completion, whole process", value, "ms", 100)
+
+
+def covered(image: Image) -> Row:
+    """A guest loop of an exported function of a module, with its blocks noted, against the same without."""
+    taken = []
+    for noted in (False, True):
+        with boot(_name(image)) as kernel:
+            if noted:
+                kernel.record_coverage()
+            folder = kernel.modules_folder
+            assert folder is not None
+            kernel.insmod(next(folder.rglob("crc16.ko*")))
+            buffer = kernel.call("__kmalloc", 1 << 14, _GFP_KERNEL)
+            taken.append(median(partial(kernel.call, "crc16", 0, buffer, 1 << 14), 5))
+    return Row("a busy function of a module with coverage, against without", taken[1], "ms", taken[0] * 1.5)
+
+
 def trap(image: Image) -> Row:
     """A guest loop that calls an adopted function with two arguments."""
     with boot(_name(image)) as kernel:
@@ -224,6 +245,8 @@ ROWS: dict[str, Callable[[Image], Row]] = {
     "cycle": load_cycle,
     "reset": reset,
     "after-reset": load_after_reset,
+    "complete": completing,
+    "coverage": covered,
     "trap": trap,
     "link": link_all,
     "first-boot": first_boot,
@@ -257,6 +280,7 @@ def _name(image: Image) -> str:
 
 
 _NAMES: dict[str, str] = {}
+_GFP_KERNEL = 0xCC0
 
 
 def main() -> int:

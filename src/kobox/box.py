@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kobox.bringup.snapshot import Pristine
     from kobox.bringup.start import Booted, BootOptions
     from kobox.image import Image
+    from kobox.kernel.coverage import CodeCoverage, Placed
     from kobox.kernel.files import Files
     from kobox.kernel.guest import Guest
     from kobox.kernel.heapcheck import HeapCheck
@@ -163,6 +164,7 @@ class Kernel(KernelFace):
         self._heap = HeapGate(self._make_heap, check_memory)
         self.modules_room.loader.heap = self._heap
         self._heap_start: HeapMark | None = None
+        self._coverage_start: tuple[Placed, ...] = ()
         self.second_opinion = KernelLoader(self.syscalls)
         self.last_load: Operation | None = None
         self._pristine: Pristine | None = None
@@ -186,12 +188,16 @@ class Kernel(KernelFace):
         self._pristine = Pristine.capture(self.booted)
         self._log_start = self.booted.log.mark()
         self._heap_start = self._heap.capture()
+        coverage = self.modules_room.loader.coverage
+        self._coverage_start = coverage.capture() if coverage is not None else ()
         self._said_once = self.modules_room.loader.said_once
 
     def reset(self) -> None:
         """Back to the state after boot, or to the last ``checkpoint``."""
         if self._pristine is None:
             raise UsageError("no state to go back to", hint="call mark_pristine() after boot()")
+        if self.modules_room.loader.coverage is not None:
+            self.modules_room.loader.coverage.restore(self._coverage_start)
         self._pristine.reset()
         self.modules_room.forget(self._said_once)
         self._heap.restore(self._heap_start)
@@ -288,6 +294,17 @@ class Kernel(KernelFace):
         from kobox.kernel.heapcheck import HeapCheck
 
         return HeapCheck(self.guest, HEAP_TABLES)
+
+    def record_coverage(self) -> CodeCoverage:
+        """Note from now on which code of the modules runs that are loaded from now on; ``take`` gives it."""
+        from kobox.kernel.coverage import CodeCoverage
+
+        if self.loader != "kobox":
+            raise UsageError("coverage is noted for modules that kobox's own loader loads", hint="--loader kobox")
+        loader = self.modules_room.loader
+        if loader.coverage is None:
+            loader.coverage = CodeCoverage(self.guest.machine.cpu)
+        return loader.coverage
 
     def explain_last_load(self) -> str:
         """Why the last load was refused, in the loader's words; empty where it was not."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from errno import ENOSYS
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kobox.abi.declare import Fidelity
 from kobox.bare.crash import CrashHandler
@@ -18,6 +18,9 @@ from kobox.errors import Errno, UsageError
 from kobox.kernel.face import KernelFace
 from kobox.kernel.log import LogRecord
 from kobox.kernel.tasks import KernelDead, TaskDied
+
+if TYPE_CHECKING:
+    from kobox.kernel.coverage import CodeCoverage
 
 _LIMIT_SECONDS = 10.0
 _FASTER = 500_000_000
@@ -33,11 +36,15 @@ class BareKernel(KernelFace):
 
     def __init__(self, comm: str = "insmod") -> None:
         self._comm = comm
+        self._coverage: CodeCoverage | None = None
         self._start()
 
     def _start(self) -> None:
         self.guest = BareGuest(self._comm)
         self.guest.modules = ModuleList(self.guest)
+        if self._coverage is not None:
+            self._coverage.use(self.guest.machine.cpu)
+            self.guest.modules.coverage = self._coverage
         self.crashes = CrashHandler(self.guest)
         self.files = BareFiles(self.guest)
         self.last_load: Operation | None = None
@@ -72,6 +79,8 @@ class BareKernel(KernelFace):
 
     def reset(self) -> None:
         """Start anew."""
+        if self._coverage is not None:
+            self._coverage.restore(())
         self.close()
         self._start()
 
@@ -125,6 +134,14 @@ class BareKernel(KernelFace):
         """What modules did to memory: overruns, writes after free, double and invalid frees."""
         self.guest.heap.check_all()
         return tuple(self.guest.heap.reports)
+
+    def record_coverage(self) -> CodeCoverage:
+        """Note from now on which code of the modules runs that are loaded from now on; ``take`` gives it."""
+        from kobox.kernel.coverage import CodeCoverage
+
+        if self._coverage is None:
+            self._coverage = self.guest.modules.coverage = CodeCoverage(self.guest.machine.cpu)
+        return self._coverage
 
     def explain_last_load(self) -> str:
         return self.last_load.reason if self.last_load is not None else ""

@@ -27,6 +27,7 @@ from kobox.machine.memory import PAGE_SIZE
 
 if TYPE_CHECKING:
     from kobox.bare.guest import BareGuest
+    from kobox.kernel.coverage import CodeCoverage
 
 IGNORE_MODVERSIONS, IGNORE_VERMAGIC, COMPRESSED_FILE = 1, 2, 4
 O_TRUNC = 0o1000
@@ -135,6 +136,8 @@ class ModuleList:
         self.last_unloaded = ""
         self._said_once: set[str] = set()
         self._free_area = MODULE_AREA
+        self.coverage: CodeCoverage | None = None
+        """Notes which code of modules runs."""
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
@@ -453,6 +456,8 @@ class _Loading:
         module.code = ModuleCode(module.name, module.view, self.layout, self._bases, module.addresses)
         module.code.memory = self._memory
         guest.codes = (module.code, *guest.codes)
+        if self._modules.coverage is not None:
+            self._modules.coverage.module_linked(module.name, module.view, module.addresses)
         for used in module.uses:
             used.refcount += 1
         self._modules.loaded.insert(0, module)

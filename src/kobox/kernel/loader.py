@@ -14,7 +14,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kobox import link, sign
 from kobox.errors import Errno, GuestError
@@ -29,6 +29,9 @@ from kobox.kernel.modules import module_views, state_of
 from kobox.link import Finding, Layout, LoadView, LogLine, Refusal, Taint
 from kobox.link.resolve import Resolution
 from kobox.machine.sites import find_sites, has_candidates
+
+if TYPE_CHECKING:
+    from kobox.kernel.coverage import CodeCoverage
 
 IGNORE_MODVERSIONS, IGNORE_VERMAGIC = 1, 2
 LIVE, COMING, GOING, UNFORMED = (
@@ -96,6 +99,8 @@ class Loader:
         self.rules = rules_of(guest.image)
         self.heap: HeapGate | None = None
         """Sees what modules allocate and free; None: they get the kernel's own functions."""
+        self.coverage: CodeCoverage | None = None
+        """Notes which code of modules runs."""
         self.comm = "insmod"
         self._cpu: link.Cpu | None = None
         self._keyrings: sign.Keyrings | None = None
@@ -412,6 +417,8 @@ class Loader:
             heap, name = self.heap, load.name
             load.undo.append(lambda: heap.module_gone(name))
             heap.module_linked(Linked(name, view, load.layout, load.bases, load.addresses, load.memory))
+        if self.coverage is not None:
+            self.coverage.module_linked(load.name, view, load.addresses)
 
     def _through_checker(self, module: str, resolver: link.Resolver) -> Callable[[str], Resolution]:
         """Functions of the kernel's allocator family are bound to the memory checker's stubs."""

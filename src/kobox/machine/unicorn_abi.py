@@ -140,6 +140,20 @@ class Unicorn:
             _OUT(self._guarded(lambda _uc, port, size, value, _data: write(port, size, value))),
         )
 
+    def on_block(self, function: int, argument: int, first: int, last: int, keep: object) -> None:
+        """Have translated code call host code at the start of every block in [first, last]: ``function`` is the address
+        of ``void (*)(uc_engine *, uint64_t address, uint32_t size, void *argument)``. Code that was translated before
+        does not call it. ``keep`` owns what the two point to; it lives as long as this CPU."""
+        self._keep.append(keep)
+        hook = ctypes.c_size_t()
+        self._check(
+            self._lib.uc_hook_add(
+                self._handle, ctypes.byref(hook), CONST["UC_HOOK_BLOCK"], ctypes.c_void_p(function),
+                ctypes.c_void_p(argument), ctypes.c_uint64(first), ctypes.c_uint64(last),
+            ),
+            "block hook",
+        )  # fmt: skip
+
     def map_memory(self, paddr: int, size: int, host_address: int) -> None:
         """Give the CPU ``size`` bytes of this process's memory as RAM at physical ``paddr``."""
         self._check(self._lib.uc_mem_map_ptr(self._handle, paddr, size, PROT_RWX, host_address), "map")

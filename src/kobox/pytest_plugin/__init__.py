@@ -2,6 +2,9 @@
 
 One kernel per image and worker process is booted (from its snapshot in the cache); between tests it is put back in well
 under a millisecond. ``--kobox-image R`` (repeatable) runs each test that uses the fixture once per image.
+
+Beside the fixture: ``facts`` (what reports say of the kernel, also in ``--junitxml``), ``ktap``, ``coverage``; the last
+two are imported only when their options are given.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kobox.pytest_plugin.facts import attach, facts_of, junit_properties, log_of
 from kobox.pytest_plugin.shown import end_in_the_test
 
 if TYPE_CHECKING:
@@ -36,6 +40,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="results of 'kobox build': the fixture 'kobox_build' is DIR/RELEASE (default: the nearest 'build')",
     )
     group.addoption("--kobox-append", default="", metavar="TEXT", help="kernel command line for the fixture 'kernel'")
+    group.addoption("--kobox-ktap", metavar="FILE", help="write the results as KTAP, the kernel's own test format")
+    group.addoption(
+        "--kobox-cov",
+        action="append",
+        nargs="?",
+        const="",
+        default=[],
+        metavar="MODULE",
+        help="which source lines of modules ran (of all, or --kobox-cov=MODULE, repeatable); needs debug data in them",
+    )
+    group.addoption(
+        "--kobox-cov-report",
+        action="append",
+        default=[],
+        metavar="KIND",
+        help="how coverage is shown: term (the default), lcov[:FILE], html[:DIR]; may be repeated",
+    )
     parser.addini("kobox_image", "default for --kobox-image, one a line", type="linelist", default=[])
     parser.addini("kobox_timeout", "virtual seconds that one call into the kernel may take", default="120")
 
@@ -44,6 +65,20 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "kobox(append=..., image=...): boot options of the fixture 'kernel' for one test"
     )
+    is_worker = hasattr(config, "workerinput")
+    if config.getoption("--kobox-cov"):
+        from kobox.pytest_plugin.coverage import CoveragePlugin
+
+        config.pluginmanager.register(CoveragePlugin(config), _COVERAGE)
+    elif config.getoption("--kobox-cov-report"):
+        raise pytest.UsageError("--kobox-cov-report goes with --kobox-cov")
+    if config.getoption("--kobox-ktap") and not is_worker:
+        from kobox.pytest_plugin.ktap import KtapWriter
+
+        config.pluginmanager.register(KtapWriter(Path(config.getoption("--kobox-ktap"))), "kobox_ktap")
+
+
+_COVERAGE = "kobox_coverage"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -112,7 +147,7 @@ def kobox_image(request: pytest.FixtureRequest) -> str | None:
 
 
 @pytest.fixture
-def kernel(request: pytest.FixtureRequest, kobox_kernels: Kernels, kobox_image: str | None) -> Kernel:
+def kernel(request: pytest.FixtureRequest, kobox_kernels: Kernels, kobox_image: str | None) -> Iterator[Kernel]:
     """A pristine booted kernel."""
     append, image = request.config.getoption("--kobox-append"), kobox_image
     marker = request.node.get_closest_marker("kobox")
@@ -121,8 +156,13 @@ def kernel(request: pytest.FixtureRequest, kobox_kernels: Kernels, kobox_image: 
         image = marker.kwargs.get("image", image)
     got = kobox_kernels.get(image, append)
     got.set_timeout(float(request.config.getini("kobox_timeout")))
-    request.node.stash[_KERNEL] = got
-    return got
+    request.node.stash[_KERNEL] = got, image
+    coverage = request.config.pluginmanager.get_plugin(_COVERAGE)
+    if coverage is not None:
+        coverage.start(got)
+    yield got
+    if coverage is not None:
+        coverage.add(got)
 
 
 @pytest.fixture
@@ -140,24 +180,36 @@ def kobox_build(request: pytest.FixtureRequest, kernel: Kernel) -> Path:
 WARM_KERNELS: pytest.StashKey[Kernels] = pytest.StashKey()
 """Kernels that a program which calls pytest has booted before."""
 
-_KERNEL: pytest.StashKey[Kernel] = pytest.StashKey()
+_KERNEL: pytest.StashKey[tuple[Kernel, str | None]] = pytest.StashKey()
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.CallInfo[None], None]:
-    """Attach the kernel's log and crash to a test that failed while it ran, and end its traceback in the test."""
+    """Attach to a test that failed what the kernel said, and facts where a file of results is written."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]  # pluggy's result object
-    kernel = item.stash.get(_KERNEL, None)
-    if kernel is None or report.when != "call" or not report.failed:
+    kernel, image = item.stash.get(_KERNEL, (None, None))
+    if kernel is None or report.when != "call":
         return
-    if not item.config.getoption("fulltrace", False):
-        end_in_the_test(report.longrepr, item.config.invocation_params.dir)
-    lines = [f"<{record.level}>{record}" for record in kernel.dmesg()]
-    cut = [f"… {len(lines) - _LOG_LINES} earlier lines"] if len(lines) > _LOG_LINES else []
-    report.sections.append(("kernel log", "\n".join(cut + lines[-_LOG_LINES:])))
+    if report.failed:
+        _show_failure(report, kernel, item)
+    as_junit = bool(item.config.getoption("xmlpath", None))
+    if as_junit or item.config.getoption("--kobox-ktap"):
+        facts = facts_of(kernel, image)
+        attach(report, facts)
+        if as_junit:
+            item.user_properties += junit_properties(facts)  # pytest reads them when the test is torn down
+
+
+def _show_failure(report: pytest.TestReport, kernel: Kernel, item: pytest.Item) -> None:
+    """The kernel's log and crash beside the traceback, which ends in the test."""
     from kobox.runner import first_oops
 
+    if not item.config.getoption("fulltrace", False):
+        end_in_the_test(report.longrepr, item.config.invocation_params.dir)
+    lines = log_of(kernel)
+    cut = [f"… {len(lines) - _LOG_LINES} earlier lines"] if len(lines) > _LOG_LINES else []
+    report.sections.append(("kernel log", "\n".join(cut + lines[-_LOG_LINES:])))
     files = [file for file in kernel.module_files.values() if Path(file).is_file()]
     text, _ = first_oops([record.text for record in kernel.dmesg()], files)
     if text:

@@ -6,6 +6,6 @@ general readers do slowly or not at all. ``ModuleDebug`` is the door; the other 
 
 from __future__ import annotations
 
-from kobox.debug.dwarf.module import ModuleDebug, Place, Variable
+from kobox.debug.dwarf.module import CodedLine, ModuleDebug, Place, Variable
 
-__all__ = ["ModuleDebug", "Place", "Variable"]
+__all__ = ["CodedLine", "ModuleDebug", "Place", "Variable"]

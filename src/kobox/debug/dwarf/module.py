@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import struct
 import zlib
 from bisect import bisect_left, bisect_right
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 from kobox.debug.dwarf.constants import AT, OP, REGISTERS, TAG
 from kobox.debug.dwarf.lines import LineTable, read_line_table
-from kobox.debug.dwarf.sections import DebugSections, address_of
+from kobox.debug.dwarf.sections import DebugSections, address_of, place_of
 from kobox.debug.dwarf.units import Attributes, Die, Unit, read_units
 from kobox.debug.records import SourceLine, Symbol
 from kobox.elf import SHF, STT, ElfFile
@@ -32,6 +33,17 @@ class Member(NamedTuple):
     path: str
     type_name: str
     inside: int
+
+
+class CodedLine(NamedTuple):
+    """``size`` bytes of code that came from a line. ``primary``: the file that was compiled, where ``file`` may be one
+    that it includes; both with the folder that the compiler ran in."""
+
+    place: Place
+    size: int
+    file: str
+    line: int
+    primary: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +357,22 @@ class ModuleDebug:
     @cached_property
     def _functions(self) -> dict[int, list[Die]]:
         return {}
+
+    def coded_lines(self) -> Iterator[CodedLine]:
+        """Every run of code with the line it came from, unit by unit; code that the compiler added belongs to none."""
+        with _Guarded(self.elf.name):
+            for unit in self._units:
+                table = self._lines_of(unit)
+                home = unit.text(unit.root.get(AT.COMP_DIR)) or ""
+                primary = posixpath.join(home, unit.text(unit.root.get(AT.NAME)) or "")
+                for _, end, rows in table.sequences if table else ():
+                    ends = (*(row.address for row in rows[1:]), end)
+                    for row, behind in zip(rows, ends, strict=True):
+                        if row.line and row.address < behind:
+                            path = posixpath.join(home, table.path(row.file)) if table else ""
+                            yield CodedLine(
+                                Place(*place_of(row.address)), behind - row.address, path, row.line, primary
+                            )
 
     @cached_property
     def compilation_directories(self) -> tuple[str, ...]:
