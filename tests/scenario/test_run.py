@@ -27,6 +27,13 @@ def test_a_module_is_loaded_shown_and_unloaded(kobox_image: str, capsys: pytest.
     assert out.splitlines()[-1].startswith("hello: loaded, unloaded, nothing leaked")
 
 
+def test_quiet_says_only_what_went_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--image", "bare", "-q", str(EXAMPLES / "hello.ko")) == (0, "", "")
+    code, out, err = run(capsys, "--image", "bare", "-q", str(EXAMPLES / "leak.ko"))
+    assert (code, err, out.count("\n")) == (1, "", 1)
+    assert out.startswith("leak: loaded, unloaded, 2 leaked allocations")
+
+
 def test_the_json_report_has_its_documented_fields(kobox_image: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "--image", kobox_image, "--json", str(EXAMPLES / "hello.ko"))
     report = json.loads(out)

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(report_json(report))
     elif args.sarif:
         from kobox import __version__
-        from kobox.audit.sarif import sarif
+        from kobox.depot.sarif import sarif
 
         print_json(sarif(report.findings, RULES, __version__, system.root))
     else:

@@ -69,7 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--upgrade", nargs=2, metavar=("OLD", "NEW"), help="rehearse a kernel upgrade between two releases of the root"
     )
-    parser.add_argument("--json", action="store_true", help="the answer as JSON")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="the answer as JSON")
+    form.add_argument("--sarif", action="store_true", help="reasons as SARIF 2.1.0 (files, --upgrade)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
     kind = next((kind for kind in _KINDS if kind.fits(args)), None)
     if kind is None:
         raise UsageError("nothing to explain: give a name, an alias or a file, or --upgrade OLD NEW")
+    if args.sarif and kind.answer not in (_explain_files, _explain_upgrade):
+        raise UsageError("--sarif is for files and for --upgrade", hint="--json is for every answer")
     return kind.answer(args)
 
 
@@ -92,6 +96,7 @@ def _root(args: argparse.Namespace) -> str:
 
 
 def _explain_upgrade(args: argparse.Namespace) -> int:
+    from kobox.cli.sarif_face import print_sarif
     from kobox.depot.findings import finding_line
     from kobox.depot.upgrade import rehearse_upgrade, upgrade_json
 
@@ -99,6 +104,8 @@ def _explain_upgrade(args: argparse.Namespace) -> int:
     upgrade = rehearse_upgrade(_root(args), old, new, args.cmdline)
     if args.json:
         print_json(upgrade_json(upgrade))
+    elif args.sarif:
+        print_sarif("kobox explain", upgrade.findings)
     else:
         print(f"{upgrade.root}: {old} -> {new}")
         print(f"{len(upgrade.gone)} modules gone, {len(upgrade.added)} new, {len(upgrade.now_builtin)} now built in")
@@ -135,6 +142,7 @@ def _explain_text(args: argparse.Namespace) -> int:
 
 
 def _explain_files(args: argparse.Namespace) -> int:
+    from kobox.cli.sarif_face import of_verdicts, print_sarif
     from kobox.verdict.render import as_data, text_lines
 
     files = [question for question in args.question if _is_file(question)]
@@ -145,6 +153,8 @@ def _explain_files(args: argparse.Namespace) -> int:
     verdicts = _judge(args, files, _hosts(args, files), " ".join(parameters))
     if args.json:
         print_json(as_data(verdicts))
+    elif args.sarif:
+        print_sarif("kobox explain", of_verdicts(verdicts))
     else:
         print("\n".join(text_lines(verdicts)))
     return 0 if all(verdict.loads for verdict in verdicts) else 1

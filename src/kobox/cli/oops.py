@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image", metavar="R", help="kernel image: names arguments and members where there is no debug data"
     )
-    parser.add_argument("--json", action="store_true", help="everything as JSON: a list of reports")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="everything as JSON: a list of reports")
+    form.add_argument("--sarif", action="store_true", help="the crashes as SARIF 2.1.0, at their lines of source")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,6 +52,10 @@ def run(args: argparse.Namespace) -> int:
     reports = [make_report(oops, sources) for oops in found]
     if args.json:
         print(json.dumps([as_data(report) for report in reports], indent=2))
+    elif args.sarif:
+        from kobox.cli.sarif_face import of_crashes, print_sarif
+
+        print_sarif("kobox oops", of_crashes(reports))
     else:
         print("\n".join(render(report) for report in reports), end="")
     return 0

@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="who loads: kobox, or the image's own loader as a second opinion",
     )  # fmt: skip
     parser.add_argument("--steps", action="store_true", help="show each step of the load with its time")
-    parser.add_argument("--json", action="store_true", help="the whole report as JSON")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("-q", "--quiet", action="store_true", help="print nothing but what went wrong")
+    form.add_argument("--json", action="store_true", help="the whole report as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,8 +52,10 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     if args.json:
         print(json.dumps(report.as_data(), indent=2))
-    else:
+    elif not args.quiet:
         show(report, args.steps)
+    elif not report.ok:
+        print(f"{report.module}: {_verdict(report)}")
     return 0 if report.ok else 1
 
 

@@ -43,6 +43,7 @@ COMMANDS: dict[str, Command] = {
     "cache": Command("cache", "show, check and empty kobox's cache"),
     "completion": Command("completion", "the script that completes kobox's command lines in bash, zsh or fish"),
     "man": Command("man", "manual pages of kobox's commands"),
+    "schema": Command("schema", "the JSON Schema of what a command prints with --json"),
 }
 """Order is the order of ``kobox --help``."""
 

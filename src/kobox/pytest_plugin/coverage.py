@@ -79,6 +79,8 @@ class CoveragePlugin:
                 _WRITERS[report.kind](self.collected, report.place, write, self._config.invocation_params.dir)
         if self.collected.without_lines:
             write(f"no source lines in {', '.join(sorted(self.collected.without_lines))}: {HOW_TO_BUILD}")
+        for name, error in sorted(self.collected.damaged.items()):
+            write(f"no source lines in {name}: {error}")
         missing = sorted(self.collected.only - self.collected.modules)
         if missing:
             write(f"never loaded: {', '.join(missing)}")

@@ -13,9 +13,9 @@ from kobox.audit.baseline import Baseline, compare, load_baseline, make_baseline
 from kobox.audit.fixes import fix_lines, fix_text, proven, with_lines
 from kobox.audit.policy import RULES, audit_system, immune_modules, report_json, verdict
 from kobox.audit.profiles import built_in_profiles, load_profile, parse_profile
-from kobox.audit.sarif import sarif
 from kobox.audit.ways import System, expose
 from kobox.cli import main
+from kobox.depot.sarif import sarif
 from kobox.depot.systems import open_system
 from kobox.errors import BadFile, UsageError
 

@@ -7,10 +7,12 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+from builders import KoBuilder
 from kobox.debug.coverage import Collected, FileCoverage
 from kobox.debug.coverage.html import write_html
 from kobox.debug.coverage.lcov import lcov_text
 from kobox.debug.coverage.table import percent, table_lines
+from kobox.kernel.coverage import ModuleRun
 from needs import need_program
 
 SOURCE = "int f(void)\n{\n\treturn 1 < 2 && 3;\n}\nint g(void)\n{\n\treturn 0;\n}\n"
@@ -40,6 +42,16 @@ def test_counts_of_processes_add_up_and_survive_json(tmp_path: Path) -> None:
     assert found.lines == {1: 4, 3: 4, 4: 2, 5: 0, 7: 0, 8: 0}
     assert found.functions == {"f": (1, 4), "g": (5, 0)}
     assert other.modules == {"a"}
+
+
+def test_damaged_debug_data_is_told_and_stops_nothing() -> None:
+    builder = (
+        KoBuilder("odd").text().section(".debug_info", data=b"\x40" * 64).section(".debug_line", data=b"\x40" * 64)
+    )
+    found = Collected()
+    found.add([ModuleRun("odd", "key", builder.build(), {1: frozenset({(0, 4)})})])
+    assert (found.modules, found.files, found.without_lines) == ({"odd"}, {}, set())
+    assert found.damaged["odd"].startswith("odd: ")
 
 
 def test_the_table_names_what_is_missing(tmp_path: Path) -> None:

@@ -189,8 +189,8 @@ def test_a_module_that_the_text_names_is_judged_where_it_lies(image: Image, tmp_
 def test_the_answer_as_json_is_what_the_schema_says(image: Image) -> None:
     verdict = session(image).load(subject(using("x", "nowhere", vermagic="no")))
     for text in PASTED:
-        assert problems(advice_json(advise(matches(text), text, [verdict])), "explain.schema.json", "advice") == []
-    assert problems(advice_json(explain("what?")), "explain.schema.json", "advice") == []
+        assert problems(advice_json(advise(matches(text), text, [verdict])), "advice") == []
+    assert problems(advice_json(explain("what?")), "advice") == []
 
 
 def test_a_note_of_a_verdict_explains_a_harmless_line(image: Image) -> None:

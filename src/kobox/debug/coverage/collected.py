@@ -9,6 +9,7 @@ from typing import Any
 
 from kobox.debug.coverage.lines import ModuleLines
 from kobox.debug.dwarf import ModuleDebug
+from kobox.errors import BadFile
 from kobox.kernel.coverage import ModuleRun
 from kobox.ko import parse_module
 
@@ -56,6 +57,8 @@ class Collected:
         """Modules that were seen."""
         self.without_lines: set[str] = set()
         """Modules that have no debug data."""
+        self.damaged: dict[str, str] = {}
+        """What is wrong with the debug data of modules that have unusable ones."""
         self._folders = tuple(folders)
         self._lines: dict[str, ModuleLines] = {}
         self._paths: dict[str, str] = {}
@@ -80,15 +83,24 @@ class Collected:
     def _module(self, run: ModuleRun) -> ModuleLines:
         """The lines of a module's file; when it is new, all of them are known as not run."""
         if run.key not in self._lines:
-            found = self._lines[run.key] = ModuleLines(ModuleDebug(parse_module(run.data, run.name).elf, run.name))
+            found = self._lines[run.key] = self._read(run)
             self.modules.add(run.name)
-            if not found.has_lines:
-                self.without_lines.add(run.name)
             for file, line in found.lines:
                 self._file(file).lines.setdefault(line, 0)
             for one in found.functions:
                 self._file(one.file).functions.setdefault(one.name, (one.line, 0))
         return self._lines[run.key]
+
+    def _read(self, run: ModuleRun) -> ModuleLines:
+        debug = ModuleDebug(parse_module(run.data, run.name).elf, run.name)
+        try:
+            coded = list(debug.coded_lines()) if debug.has_lines else []
+        except BadFile as error:
+            self.damaged[run.name], coded = str(error), []
+        else:
+            if not debug.has_lines:
+                self.without_lines.add(run.name)
+        return ModuleLines(debug, coded)
 
     def _file(self, file: str) -> FileCoverage:
         if file not in self._paths:
@@ -111,6 +123,7 @@ class Collected:
         return {
             "modules": sorted(self.modules),
             "without_lines": sorted(self.without_lines),
+            "damaged": self.damaged,
             "files": {
                 path: [
                     sorted(file.lines.items()),
@@ -124,6 +137,7 @@ class Collected:
         """Add what another process collected."""
         self.modules |= set(data["modules"])
         self.without_lines |= set(data["without_lines"])
+        self.damaged |= data["damaged"]
         for path, (lines, functions) in data["files"].items():
             file = self.files.setdefault(path, FileCoverage())
             for line, count in lines:

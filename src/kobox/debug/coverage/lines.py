@@ -35,23 +35,23 @@ class Function(NamedTuple):
 
 
 class ModuleLines:
-    """The line table of one module file, asked for blocks of its code. Files are named as the compiler was told, with
-    the folder it ran in."""
+    """The line table of one module file (``coded``: as its debug data gives it), asked for blocks of its code.
 
-    def __init__(self, debug: ModuleDebug) -> None:
-        self.name = debug.name
-        self.has_lines = debug.has_lines
+    Files are named as the compiler was told, with the folder it ran in.
+    """
+
+    def __init__(self, debug: ModuleDebug, coded: Iterable[CodedLine]) -> None:
         self._debug = debug
+        self._coded = [_normal(one) for one in coded]
         self._known: dict[tuple[int, Block], frozenset[Line]] = {}
 
     @cached_property
     def _runs(self) -> dict[int, list[tuple[int, int, Line]]]:
         """(start, end, line) by section, sorted."""
-        coded = [_normal(one) for one in self._debug.coded_lines()] if self.has_lines else []
-        primaries = {one.primary for one in coded if not one.primary.endswith(_GENERATED)}
+        primaries = {one.primary for one in self._coded if not one.primary.endswith(_GENERATED)}
         folders = {posixpath.dirname(primary) + "/" for primary in primaries}
         runs: dict[int, list[tuple[int, int, Line]]] = {}
-        for one in coded:
+        for one in self._coded:
             if one.primary in primaries and any(one.file.startswith(folder) for folder in folders):
                 start = one.place.offset
                 runs.setdefault(one.place.section_idx, []).append((start, start + one.size, (one.file, one.line)))
