@@ -577,7 +577,7 @@ class Loader:
         if guest.layouts.has("module", "dyndbg_info") or not guest.has("ddebug_add_module"):
             return
         tables = link.find_tables(load.view, load.addresses, self.rules)
-        descs, classes = tables.get("dyndbg.descs"), tables.get("dyndbg.classes")
+        descs, classes = tables.get("dyndbg_info.descs"), tables.get("dyndbg_info.classes")
         if descs is None or not descs.entries:
             return
         info = bytearray(guest.layouts.size("_ddebug_info"))

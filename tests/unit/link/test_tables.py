@@ -35,7 +35,7 @@ def test_a_cut_off_last_entry_does_not_count() -> None:
 
 def test_a_table_whose_entries_the_kernel_does_not_know_has_no_count() -> None:
     done = chain(KoBuilder("hello").module().section("__dyndbg", bytes(56), align=8))
-    assert find_tables(done.view, done.addresses, Rules())["dyndbg.descs"].entries is None
+    assert find_tables(done.view, done.addresses, Rules())["dyndbg_info.descs"].entries is None
 
 
 def test_a_section_that_is_not_loaded_is_no_table_except_where_the_kernel_does_not_ask() -> None:
