@@ -16,11 +16,12 @@ pytestmark = pytest.mark.image
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["docs/pytest.md", "README.md"])
+@pytest.mark.parametrize("page", ["docs/pytest.md", "docs/shell.md", "README.md"])
 def test_tests_shown_in_a_guide_pass(page: str, pytester: pytest.Pytester, debian_root: Path) -> None:
     blocks = [block for block in BLOCK.findall((ROOT / page).read_text()) if "def test_" in block]
     assert blocks
-    shutil.copy(EXAMPLES / "hello.ko", pytester.path)
+    for module in ("hello.ko", "dyndbg.ko"):
+        shutil.copy(EXAMPLES / module, pytester.path)
     pytester.makepyfile("\n".join(blocks))
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--kobox-image", str(debian_root))
     result.assert_outcomes(passed=sum(block.count("def test_") for block in blocks))

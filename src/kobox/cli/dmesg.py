@@ -20,7 +20,7 @@ EPILOG = """\
 examples:
   kobox dmesg --file crash.log -l err,warn
   kobox run --json hello.ko > run.json; kobox dmesg -F run.json -x
-  kobox shell -c 'insmod hello.ko; dmesg -w'
+  kobox dmesg --session k1 -w
 
 FILE is a raw log (dmesg -r), or what 'dmesg --json' or 'kobox run --json' wrote.
 """
@@ -43,6 +43,7 @@ class _Human(argparse.Action):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what is shown")
     what.add_argument("-F", "--file", metavar="FILE", help="a saved log instead of a kernel's")
+    what.add_argument("--session", metavar="SESSION", help="a session's log (default: the only one that runs)")
     what.add_argument("--live", help="this host's log", action="store_true")
     what.add_argument("-f", "--facility", metavar="LIST", help="only these facilities: kern, user, daemon …")
     what.add_argument("-k", "--kernel", help="only the kernel's own messages", action="store_true")
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     from kobox.cli.kmod_face import binary_safe_output
 
     binary_safe_output()
-    source = _source(args)
+    source = source_of(args)
     with _Pager(args.human and not args.nopager and not _follows(args)) as write:
         for text in emit(args, source, sys.stdout.isatty()):
             write(text)
@@ -147,18 +148,29 @@ def _records(args: argparse.Namespace, source: LogSource) -> Iterator[LogRecord]
             yield from new
 
 
-def _source(args: argparse.Namespace) -> LogSource:
+def source_of(args: argparse.Namespace) -> LogSource:
+    """What the options name to be read."""
     from kobox.dmesg.source import FileLog, HostLog
 
     if args.file is not None:
         return FileLog(args.file)
     if args.live:
         return HostLog()
-    raise NotModelled("no kobox kernel is running to ask", hint="--file FILE reads a saved log, --live this host's")
+    from kobox.session.places import choose
+
+    place = choose(args.session)
+    if place is None:
+        hint = "kobox boot starts one; --file FILE reads a saved log, --live this host's"
+        raise NotModelled("no kobox kernel is running to ask", hint)
+    from kobox.cli.session_log import SessionLog
+    from kobox.session.client import RemoteKernel
+
+    return SessionLog(RemoteKernel(place))
 
 
 _EXCLUSIVE = (
-    ("file", "live"), ("human", "raw"), ("color", "raw"), ("time_format", "raw"), ("show_delta", "raw"),
+    ("file", "live"), ("session", "file"), ("session", "live"),
+    ("human", "raw"), ("color", "raw"), ("time_format", "raw"), ("show_delta", "raw"),
     ("raw", "decode"), ("clear", "raw"), ("read_clear", "raw"), ("syslog", "follow"),
 )  # fmt: skip
 

@@ -26,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     "ls": Command("ls", "list directories of a session's kernel"),
     "write": Command("write", "write to a file of a session's kernel"),
     "kernel": Command("kernel", "add, list, show and remove kernel images"),
+    "shell": Command("shell", "a prompt in front of a kernel: files, modules, log, with pipes and completion"),
     "readko": Command("readko", "show what is in a .ko: sections, symbols, metadata, signature"),
     "oops": Command("oops", "decode a pasted oops: file and line of every address that can be known"),
     "taint": Command("taint", "explain a kernel's taint: a value, a log's letters, this machine"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from errno import EAGAIN
+from errno import EAGAIN, EINTR
 
 from kobox.errors import Errno
 from kobox.kernel.records import DirEntry, Status
@@ -54,12 +54,16 @@ class Files:
         return result, self._sys.guest.read(address, len(argument))
 
     def read(self, path: str) -> bytes:
-        """A whole file."""
+        """A whole file. One without an end is read until somebody interrupts."""
         descriptor = self.open(path)
+        tasks = self._sys.guest.tasks
         try:
             parts = []
             while chunk := self.read_from(descriptor, _CHUNK):
                 parts.append(chunk)
+                if tasks.interrupted:
+                    tasks.interrupt(False)
+                    raise Errno(EINTR, f"read {path}")
             return b"".join(parts)
         finally:
             self.close(descriptor)
