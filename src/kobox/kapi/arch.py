@@ -45,6 +45,13 @@ def __text_poke(k: Guest, func: fn_p, addr: void_p, src: void_p, length: size_t)
     return addr
 
 
+@arch.export(also=("text_poke_bp",))
+def text_poke_queue(k: Guest, addr: void_p, opcode: void_p, length: size_t, emulate: void_p) -> None:
+    """Store an instruction in one step. The kernel needs three, with a breakpoint in between, and collects many of
+    them, for the sake of other CPUs; here nothing runs meanwhile. Follows arch/x86/kernel/alternative.c."""
+    k.machine.patch(addr, k.read(opcode, length))
+
+
 @arch.export(also=("clear_page_rep", "clear_page_erms"))
 def clear_page_orig(k: Guest, page: void_p) -> None:
     k.write(page, _ZERO_PAGE)

@@ -120,7 +120,7 @@ class Pc:
         machine = self.machine
         self.reads_in_a_row = self.reads_in_a_row + 1 if machine.traps_taken == self._last_read + 1 else 0
         self._last_read = machine.traps_taken
-        machine.clock.now += min(self.reads_in_a_row**2, _LONGEST_STEP_NS)
+        machine.clock.wait(min(self.reads_in_a_row**2, _LONGEST_STEP_NS))
         self._set_edx_eax(self._tsc())
 
     def _rdtscp(self) -> None:

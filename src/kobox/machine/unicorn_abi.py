@@ -181,6 +181,26 @@ class Unicorn:
             "map device",
         )  # fmt: skip
 
+    def hook_blocks(self, function: int, data: int, start: int, end: int) -> int:
+        """Call the host function at ``function`` before each block of code in [start, end); returns the hook.
+
+        It gets the library's handle, the block's address, its size in bytes (32 bits) and ``data``. Code that is
+        translated already does not call it.
+        """
+        hook = ctypes.c_size_t()
+        self._check(
+            self._lib.uc_hook_add(
+                self._handle, ctypes.byref(hook), CONST["UC_HOOK_BLOCK"], ctypes.c_void_p(function),
+                ctypes.c_void_p(data), ctypes.c_uint64(start), ctypes.c_uint64(end - 1),
+            ),
+            "block hook",
+        )  # fmt: skip
+        return hook.value
+
+    def unhook(self, hook: int) -> None:
+        """Take a hook away."""
+        self._check(self._lib.uc_hook_del(self._handle, ctypes.c_size_t(hook)), "unhook")
+
     # -- running ------------------------------------------------------------------------------------------------
 
     def run(self, rip: int) -> int:
