@@ -27,6 +27,8 @@ from typing import Any
 
 from kobox.box import Kernel, boot
 from kobox.image import Image, list_images, open_image
+from kobox.ko import read_module
+from kobox.runner import Finder
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "prebuilt"
 _TRAPS = 20_000
@@ -100,6 +102,38 @@ def reset(image: Image) -> Row:
             kernel.reset()
             times.append((time.perf_counter() - start) * 1000)
         return Row("pristine again after a load that flipped a static key", statistics.median(times), "ms", 1)
+
+
+def function_tracer(image: Image) -> Row:
+    return _traced(image, False, "slowdown by the function tracer on every function, bonding's whole life", 10)
+
+
+def graph_tracer(image: Image) -> Row:
+    return _traced(image, True, "slowdown by the graph tracer on every function, bonding's whole life", 10)
+
+
+def graph_of_a_module(image: Image) -> Row:
+    return _traced(image, True, "slowdown by the graph tracer on bonding and what it calls, its whole life", 10, False)
+
+
+def _traced(image: Image, graph: bool, name: str, budget: float, everything: bool = True) -> Row:
+    """The same loads and unloads in a running kernel with a trace on, against without. Begin and end of the trace, and
+    reading it, are not in it."""
+    with boot(_name(image), check_memory=False) as kernel:
+        finder = Finder(Path("/nonexistent"), [], kernel.modules_folder)
+        bonding = read_module(finder.find("bonding"))
+        for needed in finder.in_order(bonding):
+            kernel.insmod(needed)
+
+        def life() -> None:
+            kernel.init_module(bytes(bonding.data))
+            kernel.rmmod("bonding")
+
+        plain = median(life, 15)
+        chosen = ("*",) if everything else ()
+        with kernel.trace(*chosen, graph=graph, modules=() if everything else ("bonding",)):
+            traced = median(life, 15)
+    return Row(name, traced / plain, "times", budget)
 
 
 def load_after_reset(image: Image) -> Row:
@@ -244,6 +278,9 @@ ROWS: dict[str, Callable[[Image], Row]] = {
     "run": run_image,
     "cycle": load_cycle,
     "reset": reset,
+    "trace-functions": function_tracer,
+    "trace-graph": graph_tracer,
+    "trace-module": graph_of_a_module,
     "after-reset": load_after_reset,
     "complete": completing,
     "coverage": covered,

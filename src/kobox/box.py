@@ -16,8 +16,9 @@ from kobox.kernel.log import LogRecord
 from kobox.kernel.modules import Module, ModuleRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    import kobox.debug.tracing
     from kobox.bare.kernel import BareKernel
     from kobox.bringup.snapshot import Pristine
     from kobox.bringup.start import Booted, BootOptions
@@ -167,6 +168,7 @@ class Kernel(KernelFace):
         self._coverage_start: tuple[Placed, ...] = ()
         self.second_opinion = KernelLoader(self.syscalls)
         self.last_load: Operation | None = None
+        self._tracer: kobox.debug.tracing.Tracer | None = None
         self._pristine: Pristine | None = None
         self._said_once: frozenset[str] = frozenset()
         self._log_start = booted.log.mark()
@@ -182,6 +184,8 @@ class Kernel(KernelFace):
 
     def checkpoint(self) -> None:
         """Make the present state the one that ``reset`` goes back to."""
+        if self._tracer is not None and self._tracer.on:
+            raise UsageError("no checkpoint while a trace is on", hint="end the trace first")
         from kobox.bringup.snapshot import Pristine
 
         self.guest.machine.memory.freeze()
@@ -255,6 +259,37 @@ class Kernel(KernelFace):
     def modules_folder(self) -> Path | None:
         """The image's own ``lib/modules/RELEASE``, where it has one."""
         return self.image.modules
+
+    def trace(  # type: ignore[override]  # names its options
+        self,
+        *functions: str,
+        modules: Iterable[str] = (),
+        graph: bool = True,
+        calls: bool = True,
+        callees: bool = True,
+        events: Iterable[str] = (),
+        probes: Iterable[str] = (),
+        buffer_kb: int = 0,
+    ) -> kobox.debug.tracing.Tracing:
+        """Trace what runs inside a ``with`` block, by the kernel's own ftrace (see docs/trace.md).
+
+        ``functions`` are globs, ``modules`` limits them to modules by name, also ones that are not loaded yet; neither:
+        the functions of every module, and with ``callees`` the kernel's functions that those call. ``graph``: with
+        durations and nesting, else with callers; ``calls=False``: no functions, only ``events`` (``system:name``) and
+        ``probes`` (functions whose arguments and results are noted). ``buffer_kb``: the kernel's buffer, 0: enough for
+        most.
+        """
+        from kobox.debug.tracing import FUNCTION, GRAPH, Options, Tracer, Tracing
+
+        if self.loader != "kobox":
+            raise UsageError("only loads by kobox's own loader can be traced", hint="--loader kobox")
+        if self._tracer is None:
+            self._tracer = Tracer(self.guest, self.files, self.syscalls)
+            self.modules_room.loader.watcher = self._tracer
+        tracer = "" if not calls else GRAPH if graph else FUNCTION
+        names = tuple(name.replace("-", "_") for name in modules)
+        options = Options(functions, names, callees, tracer, tuple(events), tuple(probes), buffer_kb)
+        return Tracing(self._tracer, options)
 
     def stubs_hit(self) -> tuple[str, ...]:
         """Names of declared stubs that were called."""

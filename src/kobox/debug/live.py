@@ -26,7 +26,7 @@ from kobox.kernel.guest import Guest, View
 from kobox.machine.unicorn_abi import REG
 
 _KERNEL_BASE = 0xFFFF_8000_0000_0000
-_ELF_SYMBOL = struct.Struct("<IBBHQQ")
+ELF_SYMBOL = struct.Struct("<IBBHQQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +190,13 @@ class LiveGuest:
     def _module_symbol(self, module: GuestModule, address: int) -> Symbol | None:
         """The nearest symbol at or below; it reaches to the next one or to the end of the module's code."""
         table = self._guest.view("mod_kallsyms", module.view["kallsyms"] & (1 << 64) - 1)
-        raw = self.read(table["symtab"] & (1 << 64) - 1, table["num_symtab"] * _ELF_SYMBOL.size)
+        raw = self.read(table["symtab"] & (1 << 64) - 1, table["num_symtab"] * ELF_SYMBOL.size)
         if raw is None:
             return None
         strings = table["strtab"] & (1 << 64) - 1
         best, best_name = 0, 0
         following = next(part.end for part in module.code if address in part)
-        for name, _info, _other, section, value, _size in _ELF_SYMBOL.iter_unpack(raw):
+        for name, _info, _other, section, value, _size in ELF_SYMBOL.iter_unpack(raw):
             if not section or not name:
                 continue
             if best < value <= address:

@@ -117,6 +117,12 @@ class KernelFace(ABC):
         entries: list[DirEntry] = self.files.list(path)
         return entries
 
+    def trace(self, *functions: str, **options: Any) -> Any:
+        """Trace a block of calls (see docs/trace.md); a kernel without a tracer says so."""
+        raise NotModelled(
+            "this kernel has no tracer that can be driven from here", hint="an image has one: kobox kernel add --debian"
+        )
+
 
 def _parameter(name: str, value: object) -> str:
     if isinstance(value, bool):

@@ -26,6 +26,7 @@ from kobox.kernel.exporters import ExporterList, ModuleExports
 from kobox.kernel.guest import Guest, View, errno_of, signed64
 from kobox.kernel.heapcheck_gate import HeapGate, Linked
 from kobox.kernel.modules import module_views, state_of
+from kobox.kernel.watcher import Watcher
 from kobox.link import Finding, Layout, LoadView, LogLine, Refusal, Taint
 from kobox.link.resolve import Resolution
 from kobox.machine.sites import find_sites, has_candidates
@@ -105,6 +106,7 @@ class Loader:
         self._cpu: link.Cpu | None = None
         self._keyrings: sign.Keyrings | None = None
         self._said_once: set[str] = set()
+        self.watcher: Watcher | None = None
 
     @property
     def said_once(self) -> frozenset[str]:
@@ -115,6 +117,8 @@ class Loader:
         """After a reset: only these lines were said, no module is known."""
         self._said_once = set(said_once)
         self.exporters.forget()
+        if self.watcher is not None:
+            self.watcher.guest_was_reset()
 
     def load(
         self,
@@ -769,12 +773,15 @@ class Loader:
     def _init(self, load: Load) -> Result:
         """``do_init_module``: from here on a failure unloads the module as a whole."""
         guest, module = self.guest, load.module
+        if self.watcher is not None:
+            self.watcher.module_coming(module.text("name"))
         result = 0
         for index in range(module["num_ctors"] if guest.layouts.has("module", "num_ctors") else 0):
             yield (guest.read_uint(module["ctors"] + 8 * index),)
         if module["init"]:
             result = signed32((yield (guest.symbol("do_one_initcall"), module["init"])))
         if result < 0:
+            self.tell_exited()
             self._set_state(module, GOING)
             yield (guest.symbol("synchronize_rcu"),)
             yield (guest.symbol("module_put"), module.address)
@@ -791,6 +798,11 @@ class Loader:
         yield from self._drop_init(load)
         yield from self._wake_waiters()
         return 0
+
+    def tell_exited(self) -> None:
+        """To the watcher: a module's last code has run, its memory and its events are still there."""
+        if self.watcher is not None:
+            self.watcher.module_exited()
 
     def _suspicious(self, load: Load, result: int) -> Steps:
         name = load.name

@@ -47,6 +47,7 @@ class Unloader:
             return -refusal.number
         if module["exit"]:
             yield (module["exit"],)
+        self._loader.tell_exited()
         yield from self._loader._notify(module, GOING)
         yield (guest.symbol("klp_module_going"), module.address)
         yield (guest.symbol("ftrace_release_mod"), module.address)
