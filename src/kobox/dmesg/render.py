@@ -115,7 +115,7 @@ def _safe(text: str, indent: int, style: Style) -> str:
         return text
     if style.escape:
         text = printable(text)
-    return re.sub(r"\n(?!\Z)", "\n" + " " * indent, text) if indent else text
+    return text.replace("\n", "\n" + " " * indent)
 
 
 def printable(text: str) -> str:
