@@ -10,6 +10,7 @@ qemu-system-x86_64 installed the real kernel is booted under software emulation 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import os
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from kobox.box import Kernel, boot
+from kobox.errors import Errno
 from kobox.image import Image, list_images, open_image
 from kobox.ko import read_module
 from kobox.runner import Finder
@@ -134,6 +136,43 @@ def _traced(image: Image, graph: bool, name: str, budget: float, everything: boo
         with kernel.trace(*chosen, graph=graph, modules=() if everything else ("bonding",)):
             traced = median(life, 15)
     return Row(name, traced / plain, "times", budget)
+
+
+def autoload(image: Image) -> Row:
+    """Mounting ext4 where it is not loaded: the request, modprobe's plan, five modules with their self-tests."""
+    with boot(_name(image)) as kernel:
+        kernel.modprobe_program.resolver.insert("ext4")
+        kernel.mark_pristine()
+        times = []
+        for _ in range(9):
+            kernel.reset()
+            start = time.perf_counter()
+            with contextlib.suppress(Errno):
+                kernel.files.mount("/dev/null", "/root", "ext4")
+            times.append((time.perf_counter() - start) * 1000)
+        if not kernel.module("ext4").loaded:
+            raise SystemExit("the kernel did not get ext4")
+        return Row("ext4 with its dependencies, asked for by a mount", statistics.median(times), "ms", 60)
+
+
+def read_ext4(image: Image) -> Row:
+    size = 64 << 20
+    with boot(_name(image)) as kernel, tempfile.TemporaryDirectory() as folder:
+        disk_file = Path(folder) / "disk"
+        (Path(folder) / "tree").mkdir()
+        (Path(folder) / "tree/file").write_bytes(os.urandom(size))
+        with open(disk_file, "wb") as made:
+            made.truncate(96 << 20)
+        make = ["/sbin/mkfs.ext4", "-q", "-F", "-d", f"{folder}/tree", str(disk_file)]
+        subprocess.run(make, check=True)
+        with kernel.attach_disk(disk_file) as disk:
+            kernel.files.mount(disk.device, "/root", "ext4", 1)
+            start = time.perf_counter()
+            if len(kernel.read("/root/file")) != size:
+                raise SystemExit("the file is not whole")
+            taken = time.perf_counter() - start
+            kernel.files.umount("/root")
+    return Row("a 64 MB file read from a mounted ext4 image", size / 1e6 / taken, "MB/s", 40, "more")
 
 
 def load_after_reset(image: Image) -> Row:
@@ -284,6 +323,8 @@ ROWS: dict[str, Callable[[Image], Row]] = {
     "after-reset": load_after_reset,
     "complete": completing,
     "coverage": covered,
+    "autoload": autoload,
+    "read-ext4": read_ext4,
     "trap": trap,
     "link": link_all,
     "first-boot": first_boot,

@@ -43,6 +43,8 @@ def needs_an_image(case: Mapping[str, Any], file: Callable[[str], bytes]) -> str
     """What a case asks for that the bare kernel does not have; empty if nothing."""
     if case["boot_args"]:
         return "a kernel command line"
+    if any(step["action"] == "sh" for step in case["steps"]):
+        return "a shell"
     steps = [step["args"].get("step") or step["args"] for step in case["steps"]]
     actions = {step["action"] for step in case["steps"]}
     if actions & {"bg", "finitspecial", "initspecial", "deletespecial"}:

@@ -13,7 +13,9 @@ from kobox.errors import Errno, GuestError
 from kobox.kernel.guest import signed64
 from kobox.kernel.subsystem import Operation
 from kobox.kernel.tasks import Job, JobTimeout, TaskDied
+from tools.golden_files import Unavailable
 from tools.golden_kernel import DEFAULT_COMM, Answer, Entry, Files, Record, delete_flags, encode
+from tools.golden_shell import Shell, recorded_root
 
 _FILE = "/kload.ko"
 _O_WRONLY, _O_RDWR, _O_CREAT, _O_TRUNC, _O_CLOEXEC, _O_PATH = 1, 2, 0o100, 0o1000, 0o2000000, 0o10000000
@@ -34,8 +36,9 @@ _KEPT_AT = 32 << 20
 class BoxBooter:
     """Boots a kernel for each command line once; every case after the first starts from its pristine state."""
 
-    def __init__(self, image: str | None, loader: str) -> None:
-        self.image, self.loader = image, loader
+    def __init__(self, image: str | None, loader: str, recording: Path | None = None) -> None:
+        """``recording`` is the directory whose cases ask for modules by name."""
+        self.image, self.loader, self.recording = image, loader, recording
         self.kernels: dict[str, Kernel] = {}
         self.sockets: dict[str, int] = {}
 
@@ -57,6 +60,8 @@ class BoxBooter:
     def _kernel(self, boot_args: str) -> Kernel:
         if boot_args not in self.kernels:
             kernel = boot(self.image, append=boot_args, comm=DEFAULT_COMM, loader=self.loader, check_memory=False)
+            if self.recording is not None and kernel.image.modules is not None:
+                kernel.root = str(recorded_root(self.recording, kernel.image.modules))
             self.sockets[boot_args] = _uevent_socket(kernel)
             kernel.sleep(_SETTLE_SECONDS)
             # The recorded machine was started with panic=-1: it does not stand still after its last words.
@@ -406,6 +411,12 @@ class BoxKernel:
         self.kernel.sleep(milliseconds / 1000)
         self.go_on()
         return Answer(0)
+
+    def shell(self, line: str) -> Answer:
+        if not self.is_own:
+            raise Unavailable("kobox's own loader")
+        self.run_waiting()
+        return Answer(0, Shell(self.kernel).run(line))
 
     # What can be seen
 

@@ -101,6 +101,11 @@ class GoldenKernel(Protocol):
         ...
 
     def sleep(self, milliseconds: int) -> Answer: ...
+
+    def shell(self, line: str) -> Answer:
+        """Run a line of a shell; ``output`` is what it prints. ``Unavailable`` where that takes more than there is."""
+        ...
+
     def kallsyms(self, module: str) -> list[str]: ...
 
     def tree(self, path: str) -> dict[str, Entry]:
@@ -160,6 +165,8 @@ def perform(kernel: GoldenKernel, action: str, args: Mapping[str, Any], files: F
             return kernel.wait(args["slot"], args["ms"])
         case "sleep":
             return kernel.sleep(args["ms"])
+        case "sh":
+            return kernel.shell(args["cmd"])
     raise ValueError(f"unknown action {action!r}")
 
 

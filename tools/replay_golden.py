@@ -54,10 +54,8 @@ class Outcome:
 
 
 def waits_for(case: Case) -> str:
-    """Why a case cannot be tried yet: it needs a shell or modprobe inside the kernel."""
-    if case["group"] == "reqmod":
-        return "request_module"
-    if any(step["action"] == "sh" for step in case["steps"]):
+    """Why a case cannot be tried yet: a shell is there for requests of the kernel, not for the tools themselves."""
+    if case["group"] != "reqmod" and any(step["action"] == "sh" for step in case["steps"]):
         return "a shell"
     return ""
 
@@ -180,15 +178,14 @@ def _alarm(signum: int, frame: object) -> None:
 
 def run_case(case: Case, boot: Boot, root: Path, modules: Path | None) -> Outcome:
     """Replay one case; what breaks inside kobox becomes part of the outcome."""
-    waits = waits_for(case)
-    if waits:
-        return Outcome(case["id"], case["group"], waits=waits)
     began = time.perf_counter()
+    if waits := waits_for(case):
+        return Outcome(case["id"], case["group"], waits=waits)
     files = Files(CaseFiles(root, modules, case.get("recipes") or {}))
     if hasattr(boot, "waits_for") and (waits := boot.waits_for(case, files.read)):
         return Outcome(case["id"], case["group"], waits=waits)
     differences: list[Difference] = []
-    broken = ""
+    waits = broken = ""
     previous = signal.signal(signal.SIGALRM, _alarm)
     try:
         kernel = boot(case["boot_args"])
@@ -219,7 +216,7 @@ def _start_worker(image: str | None, loader: str, root: Path) -> None:
     else:
         from tools.golden_box import BoxBooter
 
-        booter = BoxBooter(image, loader)
+        booter = BoxBooter(image, loader, root)
     _WORKER.update(boot=booter, root=root, modules=booter.modules)
 
 

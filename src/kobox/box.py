@@ -6,14 +6,17 @@ Faces (command line, pytest plugin) use this and nothing below it. Records go in
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from errno import EPERM
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from kobox.errors import UsageError
-from kobox.kernel.face import KernelFace
+from kobox.errors import Errno, UsageError
+from kobox.kernel.face import KernelFace, parameter_text
 from kobox.kernel.log import LogRecord
 from kobox.kernel.modules import Module, ModuleRecord
+from kobox.kernel.records import Autoload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -22,14 +25,20 @@ if TYPE_CHECKING:
     from kobox.bare.kernel import BareKernel
     from kobox.bringup.snapshot import Pristine
     from kobox.bringup.start import Booted, BootOptions
+    from kobox.depot.resolve import Resolver
     from kobox.image import Image
     from kobox.kernel.coverage import CodeCoverage, Placed
+    from kobox.kernel.disks import Disk
     from kobox.kernel.files import Files
     from kobox.kernel.guest import Guest
     from kobox.kernel.heapcheck import HeapCheck
     from kobox.kernel.heapcheck_gate import HeapMark
+    from kobox.kernel.helpers import HelperCall
+    from kobox.kernel.modprobe import Modprobe
     from kobox.kernel.subsystem import Operation
     from kobox.kernel.syscalls import Syscalls
+    from kobox.kernel.udev import Udev
+    from kobox.net.links import Net
 
 LOADERS = ("kobox", "kernel")
 BARE = "bare"
@@ -52,6 +61,8 @@ def boot(
     loader: str = ...,
     comm: str = ...,
     check_memory: bool = ...,
+    root: str | os.PathLike[str] | None = ...,
+    autoload: bool = ...,
     progress: Callable[[str], None] | None = ...,
 ) -> Kernel: ...
 
@@ -66,6 +77,8 @@ def boot(
     loader: str = "kobox",
     comm: str = "insmod",
     check_memory: bool = True,
+    root: str | os.PathLike[str] | None = None,
+    autoload: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> Kernel | BareKernel:
     """A running kernel.
@@ -75,12 +88,16 @@ def boot(
     kernel command line, ``memory`` its RAM in bytes; with a ``seed`` everything that kobox could choose at random or by
     the host's clock is drawn from it, so that the same calls give the same log. ``loader``: who loads modules: kobox,
     or the image's own ``load_module`` as a second opinion. ``comm`` names the tasks that work for Python.
-    ``check_memory``: what modules loaded by kobox allocate and free is checked (see docs/memory.md).
+    ``check_memory``: what modules loaded by kobox allocate and free is checked (see docs/memory.md). ``root`` is the
+    system whose modules and modprobe.d answer the kernel's requests for modules, and ``Kernel.modprobe``; without it
+    the image's own modules do. Not ``autoload``: such requests find no modprobe.
     """
     if loader not in LOADERS:
         raise UsageError(f"no loader {loader!r}", hint=f"one of {', '.join(LOADERS)}")
     wanted = os.fspath(image) if image is not None else _default_image()
     if wanted == BARE:
+        if root is not None:
+            raise UsageError("the bare kernel asks for no modules", hint="a root is for an image")
         return _boot_bare(loader, append, comm)
     from kobox.bringup.snapshot import boot_cached
     from kobox.bringup.start import RAM_SIZE, BootOptions
@@ -89,7 +106,12 @@ def boot(
     tell = progress or (lambda text: None)
     opened = open_image(wanted, progress=tell)
     options = BootOptions(append, cpu, memory or RAM_SIZE, seed)
-    return Kernel(opened, boot_cached(opened, options, Cache(), tell), loader, comm, check_memory, options)
+    if root is not None:
+        from kobox.kernel.module_source import check_root
+
+        root = check_root(os.fspath(root), opened.release)
+    booted = boot_cached(opened, options, Cache(), tell)
+    return Kernel(opened, booted, loader, comm, check_memory, options, root=root, autoload=autoload, progress=tell)
 
 
 def resume(folder: Path, image: str | os.PathLike[str], progress: Callable[[str], None] | None = None) -> Kernel:
@@ -146,6 +168,10 @@ class Kernel(KernelFace):
         comm: str,
         check_memory: bool = True,
         options: BootOptions | None = None,
+        *,
+        root: str | None = None,
+        autoload: bool = True,
+        progress: Callable[[str], None] = lambda text: None,
     ) -> None:
         from kobox.kernel.files import Files
         from kobox.kernel.heapcheck_gate import HeapGate
@@ -156,6 +182,8 @@ class Kernel(KernelFace):
         self.image = image
         self.booted = booted
         self.guest: Guest = booted.guest
+        self._root = root
+        self._tell = progress
         self.guest.tasks.comm = comm
         self.syscalls: Syscalls = Syscalls(self.guest)
         self.files: Files = Files(self.syscalls)
@@ -175,6 +203,13 @@ class Kernel(KernelFace):
         self.guest.machine.on_look = booted.log.catch_up
         self._options = options
         self._own_traps = frozenset(self.guest.machine.area.traps)
+        self._modprobe: Modprobe | None = None
+        self._udev: Udev | None = None
+        self._autoload_start = 0
+        if autoload and loader == "kobox":
+            self.guest.helpers.serve("modprobe", self._answer_modprobe)
+        if self.guest.tasks.state.listener:
+            _ = self.udev  # it ran when this state was kept, and goes on
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -183,11 +218,15 @@ class Kernel(KernelFace):
         self.booted.guest.machine.close()
 
     def checkpoint(self) -> None:
-        """Make the present state the one that ``reset`` goes back to."""
+        """Make the present state the one that ``reset`` goes back to.
+
+        ``UsageError`` while a module that the kernel asked for is still being loaded, or a trace is on.
+        """
         if self._tracer is not None and self._tracer.on:
             raise UsageError("no checkpoint while a trace is on", hint="end the trace first")
-        from kobox.bringup.snapshot import Pristine
+        from kobox.bringup.snapshot import Pristine, check_at_rest
 
+        check_at_rest(self.booted)
         self.guest.machine.memory.freeze()
         self._pristine = Pristine.capture(self.booted)
         self._log_start = self.booted.log.mark()
@@ -195,6 +234,7 @@ class Kernel(KernelFace):
         coverage = self.modules_room.loader.coverage
         self._coverage_start = coverage.capture() if coverage is not None else ()
         self._said_once = self.modules_room.loader.said_once
+        self._autoload_start = self._modprobe.mark() if self._modprobe is not None else 0
 
     def reset(self) -> None:
         """Back to the state after boot, or to the last ``checkpoint``."""
@@ -205,6 +245,8 @@ class Kernel(KernelFace):
         self._pristine.reset()
         self.modules_room.forget(self._said_once)
         self._heap.restore(self._heap_start)
+        if self._modprobe is not None:
+            self._modprobe.forget(self._autoload_start)
 
     def mark_pristine(self) -> None:
         """Remember the present state for ``reset``: free right after boot, as dear as ``checkpoint`` later."""
@@ -257,8 +299,12 @@ class Kernel(KernelFace):
 
     @property
     def modules_folder(self) -> Path | None:
-        """The image's own ``lib/modules/RELEASE``, where it has one."""
-        return self.image.modules
+        """``lib/modules/RELEASE`` of its root, or of its image where that has one."""
+        if self.root is None:
+            return self.image.modules
+        from kobox.depot.tree import ModuleTree
+
+        return Path(ModuleTree(self.root, self.release).directory)
 
     def trace(  # type: ignore[override]  # names its options
         self,
@@ -375,6 +421,89 @@ class Kernel(KernelFace):
         if operation.died:
             raise TaskDied("the task that unloaded the module was killed")
         return operation.result
+
+    # -- modules by name ------------------------------------------------------------------------------------------
+
+    def modprobe(self, name: str, /, **parameters: object) -> Module:
+        """Load what a name or alias stands for, with everything it needs, as modprobe of the kernel's root does.
+
+        Returns the handle of the (first) module that the name stands for. ``Errno(ENOENT)`` when nothing knows it;
+        ``Errno(EPERM)`` when a blacklist stops it; ``NotModelled`` for an install command, which is not run.
+        """
+        from kobox.depot.kernel_target import KernelTarget
+        from kobox.depot.targets import execute
+
+        plan = self.modprobe_program.resolver.insert(name, parameter_text(parameters))
+        execute(plan, KernelTarget(self))
+        refused = next((probe.refused for probe in plan.probes if probe.refused is not None), None)
+        if refused is not None:
+            raise Errno(EPERM, f"{name}: {refused}")
+        return self.module(plan.probes[0].module)
+
+    @property
+    def root(self) -> str | None:
+        """The system (absolute) whose modules and configuration answer requests; None: the image's own modules do."""
+        return self._root
+
+    @root.setter
+    def root(self, root: str | None) -> None:
+        if root != self._root and self._modprobe is not None:
+            self._modprobe.close()
+        self._root = root
+
+    @property
+    def modprobe_program(self) -> Modprobe:
+        """What answers requests for modules. Opened when first needed."""
+        if self._modprobe is None:
+            from kobox.kernel.modprobe import Modprobe
+
+            self._modprobe = Modprobe(self.guest, self.modules_room.loader, self._open_source)
+        return self._modprobe
+
+    @property
+    def udev(self) -> Udev:
+        """A small udev for this kernel; ``start`` it."""
+        if self._udev is None:
+            from kobox.kernel.udev import Udev
+
+            self._udev = Udev(self.guest, self.syscalls, lambda: self.modprobe_program)
+        return self._udev
+
+    def coldplug(self) -> None:
+        """Load the modules of all devices that are there, as a system does when it boots, and of those that come."""
+        self.udev.start()
+        self.udev.coldplug(self.files)
+
+    def _open_source(self) -> Resolver:
+        from kobox.kernel.module_source import open_source
+
+        command_line = self.guest.read_cstr(self.guest.read_uint(self.guest.symbol("saved_command_line")))
+        return open_source(self.image, self.root, command_line.decode("utf-8", "surrogateescape"), self._tell)
+
+    def _answer_modprobe(self, call: HelperCall) -> Generator[tuple[int, ...], int, int]:
+        return self.modprobe_program.answer(call)
+
+    @property
+    def autoloaded(self) -> list[Autoload]:
+        """What the kernel itself asked modprobe for, oldest first, and what became of it."""
+        return self._modprobe.autoloads if self._modprobe is not None else []
+
+    def attach_disk(self, image: bytes | str | os.PathLike[str], *, read_only: bool = False) -> Disk:
+        """Make an image (its bytes, or the path of a file of this host) a disk of the guest, by its loop driver.
+
+        It is a copy in the guest's memory: ``Disk.data`` gives what became of it. Mount ``Disk.device``.
+        """
+        from kobox.kernel.disks import attach
+
+        data = image if isinstance(image, bytes) else Path(image).read_bytes()
+        return attach(self.files, data, read_only)
+
+    @cached_property
+    def net(self) -> Net:
+        """Network devices, addresses and sockets of the guest."""
+        from kobox.net.links import Net
+
+        return Net(self.syscalls)
 
     # -- what a user sees -----------------------------------------------------------------------------------------
 

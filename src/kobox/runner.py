@@ -15,6 +15,7 @@ from kobox.errors import Errno, GuestError, UsageError
 
 if TYPE_CHECKING:
     from kobox.box import Kernel
+    from kobox.kernel.records import Autoload
     from kobox.ko import KernelModule
 
 _RELEASE = re.compile(r"^\S+")
@@ -53,6 +54,8 @@ class RunReport(NamedTuple):
     """What the memory checker found besides leaks: overruns, writes after free, double and invalid frees."""
     unwatched: tuple[str, ...] = ()
     """The kernel's functions whose frees the memory checker could not see: a leak may be none."""
+    autoloaded: tuple[Autoload, ...] = ()
+    """What the kernel asked modprobe for while the module was loaded and worked."""
 
     @property
     def ok(self) -> bool:
@@ -79,6 +82,7 @@ class RunReport(NamedTuple):
             "leaks": list(self.leaks),
             "memory": list(self.memory),
             "unwatched": list(self.unwatched),
+            "autoloaded": [request.as_data() for request in self.autoloaded],
             "oops": self.oops,
             "unloaded": self.unloaded,
             "permanent": self.permanent,
@@ -127,7 +131,8 @@ def run_module(
     """Load ``path`` with its dependencies into a fresh kernel, unload everything again, and report.
 
     ``parameters`` are ``name=value`` texts. ``root`` is a tree whose ``lib/modules`` has the dependencies; without it
-    the image's own modules and the module's folder are searched.
+    the image's own modules and the module's folder are searched. Where it has modules of the kernel's release, it also
+    answers the kernel's own requests for modules.
     """
     from kobox.box import boot
     from kobox.ko import read_module
@@ -147,8 +152,13 @@ def run_in(
     why: str = "the running kernel",
 ) -> RunReport:
     """The same in a kernel that runs already; what it logged before is part of the report, so give a pristine one."""
+    from kobox.box import Kernel as ImageKernel
+    from kobox.depot.paths import absolute
+    from kobox.depot.tree import releases
     from kobox.ko import read_module
 
+    if root is not None and isinstance(kernel, ImageKernel) and kernel.release in releases(root):
+        kernel.root = absolute(root)
     run = _Run(kernel, read_module(path), Choice(kernel.release, why))
     finder = Finder(Path(path).parent, [Path(root)] if root else [], kernel.modules_folder)
     return _life(run, finder, " ".join(parameters))
@@ -186,7 +196,7 @@ def _life(run: _Run, finder: Finder, parameters: str) -> RunReport:
         errno_name=_errno_name(result), reason=reason, dependencies=tuple(run.loaded), parameters=values, log=log,
         tainted=kernel.tainted, steps=steps, stubs=kernel.stubs_hit(), leaks=leaks, oops=oops, unloaded=unloaded,
         permanent=permanent, seconds=time.monotonic() - run.start, oops_text=text, memory=memory,
-        unwatched=tuple(kernel.heap.unwatched) if leaks else (),
+        unwatched=tuple(kernel.heap.unwatched) if leaks else (), autoloaded=tuple(kernel.autoloaded),
     )  # fmt: skip
 
 

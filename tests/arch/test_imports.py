@@ -17,7 +17,7 @@ RANKS = {
     "ko": 2,
     "link": 3, "sign": 3, "image": 3, "depot": 3,
     "kernel": 4,
-    "kapi": 5, "bringup": 5, "devices": 5, "debug": 5, "dmesg": 5,
+    "kapi": 5, "bringup": 5, "devices": 5, "debug": 5, "net": 5, "dmesg": 5,
     "bare": 6,
     "box": 6, "runner": 6,
     "audit": 7, "shell": 7, "build": 7, "initramfs": 7, "verdict": 7,

@@ -16,7 +16,9 @@ pytestmark = pytest.mark.image
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["docs/pytest.md", "docs/shell.md", "README.md"])
+@pytest.mark.parametrize(
+    "page", ["docs/pytest.md", "docs/shell.md", "docs/autoload.md", "docs/real-work.md", "README.md"]
+)
 def test_tests_shown_in_a_guide_pass(page: str, pytester: pytest.Pytester, debian_root: Path) -> None:
     blocks = [block for block in BLOCK.findall((ROOT / page).read_text()) if "def test_" in block]
     assert blocks

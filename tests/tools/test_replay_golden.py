@@ -191,12 +191,20 @@ def test_what_breaks_in_the_kernel_is_an_outcome_and_names_its_place(folder: Pat
     assert "playback.py" in outcome.broken
 
 
-def test_cases_with_a_shell_or_request_module_wait(folder: Path) -> None:
+def test_cases_of_the_tools_in_a_shell_wait(folder: Path) -> None:
     with_shell = recording()
     with_shell["steps"].append(step("sh", {"cmd": "true"}))
-    requesting = recording() | {"group": "reqmod"}
-    results = [replay(case, case, folder) for case in (with_shell, requesting, recording())]
-    assert replay_golden.summary(results) == "1 of 1 agree; 2 wait: 1 for a shell, 1 for request_module"
+    results = [replay(case, case, folder) for case in (with_shell, recording())]
+    assert replay_golden.summary(results) == "1 of 1 agree; 1 wait: 1 for a shell"
+
+
+def test_what_a_shell_prints_is_compared_where_the_kernel_asks_for_modules(folder: Path) -> None:
+    with_shell = recording() | {"group": "reqmod"}
+    with_shell["steps"].append(step("sh", {"cmd": "echo rc=$?"}, output="rc=0\n"))
+    assert replay(with_shell, with_shell, folder).agrees
+    other = recording() | {"group": "reqmod"}
+    other["steps"].append(step("sh", {"cmd": "echo rc=$?"}, output="rc=1\n"))
+    assert [difference.field for difference in replay(with_shell, other, folder).differences] == ["output"]
 
 
 def test_only_selects_by_part_of_the_name_or_by_group(folder: Path) -> None:

@@ -17,6 +17,7 @@ from kobox.bare.modules import ModuleList, Operation
 from kobox.errors import Errno, UsageError
 from kobox.kernel.face import KernelFace
 from kobox.kernel.log import LogRecord
+from kobox.kernel.records import Autoload
 from kobox.kernel.tasks import KernelDead, TaskDied
 
 if TYPE_CHECKING:
@@ -65,6 +66,11 @@ class BareKernel(KernelFace):
             self.guest.machine.slice_ns = _FASTER
         if lasted > _LIMIT_SECONDS:
             self.crashes.runaway(lasted)
+
+    @property
+    def autoloaded(self) -> list[Autoload]:
+        """The bare kernel asks for no modules."""
+        return []
 
     # -- life -----------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ Python owns (clock, interrupt controllers, workers). Restoring maps the memory p
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 from kobox import __version__
 from kobox.bringup.start import Booted, BootOptions, Progress, assemble, boot, install_sites
+from kobox.errors import UsageError
 from kobox.image import Cache, Image
 from kobox.kapi.tables import IMAGE_TABLES
 from kobox.kernel.guest import Guest
@@ -55,7 +57,10 @@ def snapshot_key(image: Image, options: BootOptions) -> str:
     return f"{image.key}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
 
 
-_BOOTING_CODE = ("bringup", "kapi", "machine", "kernel/guest.py", "kernel/tasks.py", "kernel/dispatch.py")
+_BOOTING_CODE = (
+    "bringup", "kapi", "machine", "kernel/guest.py", "kernel/tasks.py", "kernel/syscall_frame.py",
+    "kernel/programs.py", "kernel/helpers.py", "kernel/askers.py", "kernel/dispatch.py",
+)  # fmt: skip
 
 
 def _code_digest() -> str:
@@ -72,6 +77,7 @@ def _code_digest() -> str:
 
 def write(booted: Booted, folder: Path) -> None:
     """Store a resting kernel in ``folder``."""
+    check_at_rest(booted)
     guest = booted.guest
     machine = guest.machine
     fd = os.open(folder / _MEMORY, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -89,13 +95,20 @@ def write(booted: Booted, folder: Path) -> None:
         "root": machine.pages.root,
         "epoch": guest.pc.epoch,
         "pc": [pc.msrs, pc.apic, pc.ioapic, pc.ioapic_index, pc.cmos_index],
-        "tasks": [tasks.server, tasks.parked, tasks.resting, tasks.mm],
+        "tasks": dataclasses.asdict(tasks),
         "sites": booted.sites,
         "log": booted.log.position(),
     }
     (folder / _STATE).write_text(json.dumps(state))
     (folder / _LOG).write_text(json.dumps([_log_row(record) for record in booted.log.records]))
     (folder / _BOOT).write_text(json.dumps(whole_report(booted.report)))
+
+
+def check_at_rest(booted: Booted) -> None:
+    """``UsageError`` while the kernel's helpers are at work: what they do next is not in the guest's memory."""
+    if programs := booted.guest.helpers.programs.in_flight():
+        names = ", ".join(sorted({program.comm for program in programs}))
+        raise UsageError(f"the state cannot be kept while {names} is at work", hint="sleep() until it is done")
 
 
 def restore(image: Image, options: BootOptions, folder: Path) -> Booted:
@@ -115,8 +128,7 @@ def restore(image: Image, options: BootOptions, folder: Path) -> Booted:
     guest.pc.epoch = state["epoch"]
     msrs, apic, ioapic, ioapic_index, cmos_index = state["pc"]
     guest.pc.state = PcState(_int_keys(msrs), _int_keys(apic), _int_keys(ioapic), ioapic_index, cmos_index)
-    server, parked, resting, mm = state["tasks"]
-    guest.tasks.state = TaskState(server, list(parked), resting, mm)
+    guest.tasks.state = TaskState(**state["tasks"])
     booted.log.restore(state["log"], lambda: _read_log(folder / _LOG))
     booted.report = _LazyReport(folder / _BOOT)
     cpu_state.load(machine.cpu, state["cpu"])
@@ -169,6 +181,7 @@ class Pristine(NamedTuple):
     tasks: TaskState
     log_position: tuple[int, int]
     root: int
+    helper_calls: int
 
     @classmethod
     def capture(cls, booted: Booted) -> Pristine:
@@ -188,6 +201,7 @@ class Pristine(NamedTuple):
             guest.tasks.state.copy(),
             booted.log.position(),
             machine.pages.root,
+            len(guest.helpers.calls),
         )
 
     def reset(self) -> None:
@@ -205,6 +219,7 @@ class Pristine(NamedTuple):
         machine.idle = False
         guest.pc.state = self.pc.copy()
         guest.tasks.reset(self.tasks.copy())
+        guest.helpers.forget(self.helper_calls)
         self.booted.log.rewind(self.log_position)
         self.booted.dispatcher.hits.clear()
 

@@ -20,6 +20,7 @@ from kobox.image import Image
 from kobox.kapi.tables import IMAGE_TABLES
 from kobox.kernel.dispatch import Dispatcher, body_of
 from kobox.kernel.guest import Guest
+from kobox.kernel.helpers import Helpers
 from kobox.kernel.log import Log
 from kobox.kernel.tasks import Tasks
 from kobox.machine import traps
@@ -87,6 +88,7 @@ def assemble(image: Image, options: BootOptions) -> Booted:
     pc = Pc(machine, model)
     guest = Guest(image, machine, pc)
     guest.tasks = Tasks(guest)
+    guest.helpers = Helpers(guest)
     if options.seed is not None:
         pc.epoch = _SEEDED_EPOCH
         guest.tasks.slice_seconds = _SEEDED_SLICE_SECONDS
@@ -125,6 +127,7 @@ def boot(image: Image, options: BootOptions, progress: Progress = lambda text: N
     progress("settling")
     guest.tasks.sleep(_SETTLE_NS)
     _expedite_grace_periods(guest)
+    guest.helpers.askers.watch()
     booted.log.read()
     booted.report = watch.report() | {
         "seconds": round(time.monotonic() - start, 3),

@@ -58,6 +58,7 @@ def _add(args: argparse.Namespace) -> int:
     from kobox.image.adding import AddOptions, add_debian, add_paths
     from kobox.image.cache import Cache
     from kobox.image.overview import overview
+    from kobox.kernel.module_source import index_modules
 
     _check_add(args)
     with Progress() as progress:
@@ -66,6 +67,7 @@ def _add(args: argparse.Namespace) -> int:
             added, image = add_paths(args.paths, options)
         else:
             added, image = add_debian(args.debian or None, options, suite=args.suite, headers=args.headers)
+        index_modules(image, progress)
         facts = overview(image, added, Cache())
     if args.json:
         _print_json(facts)

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE.ko", help="module file, plain or .xz .zst .gz")
     parser.add_argument("parameters", nargs="*", metavar="name=value", help="module parameters")
     parser.add_argument("--image", metavar="R", help="kernel: a release that was added, a root, a vmlinuz, or 'bare'")
-    parser.add_argument("--root", metavar="DIR", help="tree whose lib/modules has the modules it depends on")
+    parser.add_argument("--root", metavar="DIR", help="system whose modules it may need and whose modprobe.d holds")
     parser.add_argument("--append", default="", metavar="TEXT", help="kernel command line")
     parser.add_argument("--cpu", default="qemu64", metavar="MODEL", help="CPU model (default: qemu64)")
     parser.add_argument(
@@ -66,6 +66,8 @@ def show(report: RunReport, steps: bool) -> None:
         print(f"loaded first: {', '.join(report.dependencies)}")
     for when, level, text in report.log:
         print(colour.of_level(f"[{when:12.6f}] {text}", level, coloured))
+    for request in report.autoloaded:
+        print(f"asked for {request.name}: {', '.join(request.modules) or '; '.join(request.said) or 'loaded already'}")
     if report.parameters:
         shown = " ".join(f"{name}={value}" for name, value in report.parameters.items())
         print(f"parameters: {shown}")

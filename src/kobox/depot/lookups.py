@@ -65,7 +65,7 @@ class Lookups:
     def place(self, index: str) -> Place:
         place = self.rules.places.get(index)
         if place is None:
-            place = self.rules.places[index] = Place(f"{self.tree.directory}/{index}")
+            place = self.rules.places[index] = Place(f"{self.tree.indexes}/{index}")
         return place
 
     # --- finding ---

@@ -48,7 +48,7 @@ class Resolver:
         self.config = config
         self.tree = tree
         self._rules = Rules(config)
-        self._aliases = Place(f"{tree.directory}/modules.alias")
+        self._aliases = Place(f"{tree.indexes}/modules.alias")
         self._commanded = frozenset(command.pattern for command in (*config.install, *config.remove))
 
     def lookup(self, name: str) -> list[tuple[str, Reason]]:

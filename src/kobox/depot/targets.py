@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from errno import EAGAIN, EBUSY, EEXIST, EINVAL, ENOENT
 from typing import NamedTuple, Protocol
 
@@ -36,12 +36,20 @@ class Loaded(NamedTuple):
     holders: tuple[str, ...]
 
 
-class Target(Protocol):
-    """A kernel that modules can be put into. Failures are ``Errno``."""
+class Surroundings(Protocol):
+    """What the walk of an insert plan must know."""
 
     def loaded(self) -> Mapping[str, Loaded]:
         """Loaded modules by name. Asked again before every step; may be lazy."""
         ...
+
+    def run_command(self, command: str, environment: Mapping[str, str]) -> int:
+        """Run an install or remove command of the configuration by a shell; the exit status."""
+        ...
+
+
+class Target(Surroundings, Protocol):
+    """A kernel that modules can be put into. Failures are ``Errno``."""
 
     def insert(self, path: str, options: str, flags: int) -> None:
         """Insert the file; ``flags`` are those of finit_module(2)."""
@@ -49,10 +57,6 @@ class Target(Protocol):
 
     def remove(self, name: str, flags: int) -> None:
         """Remove a module; ``flags`` are those of delete_module(2)."""
-        ...
-
-    def run_command(self, command: str, environment: Mapping[str, str]) -> int:
-        """Run an install or remove command of the configuration by a shell; the exit status."""
         ...
 
 
@@ -168,11 +172,35 @@ def execute(
 # --- inserting -------------------------------------------------------------------------------------------------------
 
 
+Insertions = Generator[Insert, int, int]
+"""A walk of an insert plan. It yields each file to insert and is sent 0 or the negative error of that."""
+
+
 def insert(plan: InsertPlan, target: Target, how: How) -> int:
     """Walk an insert plan; 0, or the negative error of the last module that the request stood for."""
+    walk = insertions(plan, target, how)
+    try:
+        step = next(walk)
+        while True:
+            step = walk.send(_insert_file(step, target, how))
+    except StopIteration as ended:
+        return int(ended.value)
+
+
+def _insert_file(step: Insert, target: Target, how: How) -> int:
+    try:
+        target.insert(step.path, step.options, how.flags)
+    except Errno as error:
+        return -error.number
+    return 0
+
+
+def insertions(plan: InsertPlan, around: Surroundings, how: How) -> Insertions:
+    """As ``insert`` for whoever inserts files in a way of its own, in the middle of other work: ``around`` is
+    asked what is loaded, and told to run commands."""
     result = 0
     for probe in plan.probes:
-        result = min(_insert_probe(probe, target, how), 0)
+        result = min((yield from _insert_probe(probe, around, how)), 0)
         if result < 0:
             how.say("ERROR", f"could not insert '{probe.module}': {_insert_error(-result)}")
     return result
@@ -186,14 +214,14 @@ def _insert_error(number: int) -> str:
     return known.get(number) or os.strerror(number)
 
 
-def _insert_probe(probe: Probe, target: Target, how: How) -> int:
-    if not how.ignore_loaded and _in_kernel(probe.module, probe.builtin, target):
+def _insert_probe(probe: Probe, around: Surroundings, how: How) -> Insertions:
+    if not how.ignore_loaded and _in_kernel(probe.module, probe.builtin, around):
         return -EEXIST if how.first_time else 0
     if probe.refused is not None:
         return 0
     requested = _requested_step(probe)
     for step in probe.steps:
-        error = _insert_step(step, target, how)
+        error = yield from _insert_step(step, around, how)
         if error == -EEXIST and how.first_time and step is requested:
             return error
         if error < 0 and error != -EEXIST and step.required:
@@ -205,30 +233,28 @@ def _requested_step(probe: Probe) -> Step | None:
     return next((step for step in probe.steps if step.module == probe.module and step.required), None)
 
 
-def _insert_step(step: Step, target: Target, how: How) -> int:
-    if not how.ignore_loaded and _in_kernel(step.module, step.builtin, target):
+def _insert_step(step: Step, around: Surroundings, how: How) -> Insertions:
+    if not how.ignore_loaded and _in_kernel(step.module, step.builtin, around):
         return -EEXIST
     line = step_line(step)
     if how.show is not None and line is not None:
         how.show(line)
     if how.dry_run:
         return 0
-    try:
-        if isinstance(step, Insert):
-            target.insert(step.path, step.options, how.flags)
-        elif isinstance(step, RunCommand):
-            return _run_install(step, target, how)
-        else:
-            how.say("ERROR", f"could not find module by name='{step.module}'")
-            return -ENOENT
-    except Errno as error:
-        return -error.number
-    return 0
+    if isinstance(step, Insert):
+        return (yield step)
+    if isinstance(step, RunCommand):
+        try:
+            return _run_install(step, around, how)
+        except Errno as error:
+            return -error.number
+    how.say("ERROR", f"could not find module by name='{step.module}'")
+    return -ENOENT
 
 
-def _run_install(step: RunCommand, target: Target, how: How) -> int:
+def _run_install(step: RunCommand, around: Surroundings, how: How) -> int:
     command = step.expanded()
-    status = target.run_command(command, {COMMAND_VARIABLE: step.module})
+    status = around.run_command(command, {COMMAND_VARIABLE: step.module})
     if status == 0:
         return 0
     said = f"Error running install command '{command}' for module {step.module}: retcode {status}"
@@ -236,10 +262,10 @@ def _run_install(step: RunCommand, target: Target, how: How) -> int:
     return -EINVAL
 
 
-def _in_kernel(name: str, builtin: bool, target: Target) -> bool:
+def _in_kernel(name: str, builtin: bool, around: Surroundings) -> bool:
     if builtin:
         return True
-    module = target.loaded().get(name)
+    module = around.loaded().get(name)
     return module is not None and module.state == "live"
 
 

@@ -56,17 +56,20 @@ class ModuleTree:
         candidates = MODULE_DIRECTORIES if moduledir is None else (moduledir.strip("/"),)
         paths = [f"{self.root}/{candidate}/{self.release}" for candidate in candidates]
         self.directory = next((path for path in paths if os.path.isdir(path)), paths[0])
+        self.indexes = self.directory
+        """Where the files lie that depmod writes."""
         self._open: dict[str, IndexFile] = {}
         self._tables: dict[str, AliasTable] = {}
         self._values: dict[str, dict[str, str]] = {}
         self._searches: dict[str, int] = {}
 
     @classmethod
-    def at(cls, directory: str | os.PathLike[str]) -> ModuleTree:
-        """The tree whose release directory is given (with modules.dep in it)."""
+    def at(cls, directory: str | os.PathLike[str], indexes: str | os.PathLike[str] | None = None) -> ModuleTree:
+        """The tree whose release directory is given (with modules.dep in it, or in the directory ``indexes``)."""
         path = os.fspath(directory)
         tree = cls.__new__(cls)
         tree.root, tree.directory = "", path
+        tree.indexes = path if indexes is None else os.fspath(indexes)
         tree.release = path.rstrip("/").rpartition("/")[2]
         tree._open, tree._tables, tree._values, tree._searches = {}, {}, {}, {}
         return tree
@@ -105,7 +108,7 @@ class ModuleTree:
         """
         index = self._open.get(name)
         if index is None:
-            path = f"{self.directory}/{name}.bin"
+            path = f"{self.indexes}/{name}.bin"
             try:
                 if os.stat(path).st_size == 0:
                     return None
@@ -285,7 +288,7 @@ class ModuleTree:
 
     def _lines(self, name: str) -> list[str]:
         try:
-            with open(f"{self.directory}/{name}", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            with open(f"{self.indexes}/{name}", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
                 return file.read().splitlines()
         except (FileNotFoundError, NotADirectoryError):
             return []

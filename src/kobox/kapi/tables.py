@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kobox.abi.declare import ExportTable
 from kobox.kapi.arch import arch
+from kobox.kapi.binfmts import binfmts
 from kobox.kapi.delay import delay
 
-IMAGE_TABLES: tuple[ExportTable, ...] = (arch, delay)
+IMAGE_TABLES: tuple[ExportTable, ...] = (arch, delay, binfmts)

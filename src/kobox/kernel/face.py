@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -76,8 +77,7 @@ class KernelFace(ABC):
         found = parse_module(module, "module") if isinstance(module, bytes) else read_module(module)
         if not isinstance(module, bytes):
             self.module_files[found.name] = os.fspath(module)
-        text = " ".join(_parameter(name, value) for name, value in parameters.items())
-        self.init_module(bytes(found.data), text, flags)
+        self.init_module(bytes(found.data), parameter_text(parameters), flags)
         return self.module(found.name)
 
     def init_module(self, data: bytes, parameters: str = "", flags: int = 0) -> None:
@@ -122,6 +122,11 @@ class KernelFace(ABC):
         raise NotModelled(
             "this kernel has no tracer that can be driven from here", hint="an image has one: kobox kernel add --debian"
         )
+
+
+def parameter_text(parameters: Mapping[str, object]) -> str:
+    """Python values as the words of a command line: True as Y, lists with commas, blanks in quotes."""
+    return " ".join(_parameter(name, value) for name, value in parameters.items())
 
 
 def _parameter(name: str, value: object) -> str:

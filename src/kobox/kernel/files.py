@@ -44,6 +44,9 @@ class Files:
     def seek(self, descriptor: int, offset: int, whence: int = 0) -> int:
         return self._sys.checked("lseek", "lseek", descriptor, offset, whence)
 
+    def truncate(self, descriptor: int, size: int) -> None:
+        self._sys.checked("ftruncate", "ftruncate", descriptor, size)
+
     def ioctl(self, descriptor: int, request: int, argument: int | bytes | bytearray = 0) -> tuple[int, bytes]:
         """(result, the argument's bytes afterwards); a number is passed as it is, bytes as a pointer to them."""
         self._sys.window.clear()
@@ -107,6 +110,32 @@ class Files:
         mode, uid, gid = struct.unpack_from("<III", self._sys.guest.read(buffer + 24, 12))
         (size,) = struct.unpack("<q", self._sys.guest.read(buffer + 48, 8))
         return Status(mode, size, uid, gid)
+
+    def unlink(self, path: str) -> None:
+        self._sys.window.clear()
+        self._sys.checked(f"unlink {path}", "unlinkat", AT_FDCWD, self._sys.window.text(path), 0)
+
+    def mkdir(self, path: str, mode: int = 0o755) -> None:
+        self._sys.window.clear()
+        self._sys.checked(f"mkdir {path}", "mkdirat", AT_FDCWD, self._sys.window.text(path), mode)
+
+    def mknod(self, path: str, mode: int, major: int = 0, minor: int = 0) -> None:
+        """``mode`` has the type bits of stat(2)."""
+        device = minor & 0xFF | major << 8 | (minor & ~0xFF) << 12
+        self._sys.window.clear()
+        self._sys.checked(f"mknod {path}", "mknodat", AT_FDCWD, self._sys.window.text(path), mode, device)
+
+    def mount(self, source: str, folder: str, kind: str, flags: int = 0, options: str = "") -> None:
+        """``mount(2)``: the kernel asks for the module of a file system that it does not have."""
+        window = self._sys.window
+        window.clear()
+        what = f"mount {source} on {folder} as {kind}"
+        data = window.text(options) if options else 0
+        self._sys.checked(what, "mount", window.text(source), window.text(folder), window.text(kind), flags, data)
+
+    def umount(self, folder: str, flags: int = 0) -> None:
+        self._sys.window.clear()
+        self._sys.checked(f"umount {folder}", "umount", self._sys.window.text(folder), flags)
 
     def readlink(self, path: str) -> str:
         self._sys.window.clear()

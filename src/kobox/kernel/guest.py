@@ -16,6 +16,7 @@ from kobox.machine.memory import PAGE_SIZE
 
 if TYPE_CHECKING:
     from kobox.image import Image
+    from kobox.kernel.helpers import Helpers
     from kobox.kernel.tasks import Tasks
     from kobox.machine.machine import Machine
     from kobox.machine.pc import Pc
@@ -99,9 +100,10 @@ class View:
 
 
 class Guest:
-    """The kernel under test. ``tasks`` is set once the boot has reached the point where guest tasks can be asked."""
+    """The kernel under test. ``tasks`` and ``helpers`` are set by whoever assembles the machine."""
 
     tasks: Tasks
+    helpers: Helpers
 
     def __init__(self, image: Image, machine: Machine, pc: Pc) -> None:
         self.image, self.machine, self.pc = image, machine, pc

@@ -69,6 +69,8 @@ class Load:
     data: bytes
     arguments: bytes | None
     flags: int
+    comm: str = ""
+    """What the task that loads is called, for the kernel's lines about it."""
     steps: list[Step] = field(default_factory=list)
     undo: list[Callable[[], Steps]] = field(default_factory=list)
     signed: bool = False
@@ -127,13 +129,14 @@ class Loader:
         flags: int = 0,
         steps: list[Step] | None = None,
         refused: Callable[[str], None] = lambda why: None,
+        comm: str = "",
     ) -> Result:
         """Load a module; the generator's value is 0 or a negative number as the system call returns it.
 
         ``arguments`` None is a NULL pointer. ``steps`` is filled as the load goes on; ``refused`` is told why a load
-        ends, for people.
+        ends, for people. ``comm`` is who loads; empty: the loader's own.
         """
-        load = Load(bytes(data), arguments, flags, steps if steps is not None else [])
+        load = Load(bytes(data), arguments, flags, comm or self.comm, steps if steps is not None else [])
         try:
             for name, step in _STEPS:
                 start = time.perf_counter()
@@ -169,7 +172,7 @@ class Loader:
     def _signature(self, load: Load) -> Steps:
         check = sign.check(
             load.data, self._verify, flags=load.flags, enforced=self._signatures_enforced(),
-            lockdown=self._lockdown(), comm=self.comm,
+            lockdown=self._lockdown(), comm=load.comm,
         )  # fmt: skip
         for line in check.lines:
             yield from self.env.printk(line.level, line.text)
@@ -646,7 +649,7 @@ class Loader:
         guest, module = self.guest, load.module
         module["async_probe_requested"] = guest.read_uint(guest.symbol("async_probe"), 1)
         table = list(self._parameter_table(module))
-        environment = _ParameterEnvironment(self)
+        environment = _ParameterEnvironment(self, load.comm)
         arguments = bytearray((load.arguments or b"") + b"\0")
         parsing = params.parse_args(load.name, arguments, [entry for entry, _, _ in table], environment)
         try:
@@ -967,8 +970,8 @@ class Loader:
 class _ParameterEnvironment:
     """Collects what the rules for parameters say; the loader prints it when it can make guest calls."""
 
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
+    def __init__(self, loader: Loader, comm: str) -> None:
+        self._loader, self._comm = loader, comm
         self._pending: list[LogLine | int] = []
 
     def take(self) -> list[LogLine | int]:
@@ -984,7 +987,7 @@ class _ParameterEnvironment:
     def locked_down(self) -> bool:
         if self._loader._lockdown() is sign.Lockdown.NONE:
             return False
-        line = sign.lockdown_line(self._loader.comm, "unsafe module parameters")
+        line = sign.lockdown_line(self._comm, "unsafe module parameters")
         self._pending.append(LogLine(line.level, line.text))
         return True
 

@@ -169,6 +169,19 @@ def find_module(guest: Guest, name: str) -> View | None:
     return None
 
 
+def module_at(guest: Guest, address: int) -> str:
+    """The name of the module whose code or data an address lies in; empty for none."""
+    if guest.layouts.has("module", "core_layout"):
+        regions: tuple[str, ...] = ("core_layout", "init_layout")
+    else:
+        regions = tuple(f"mem[{kind}]" for kind in guest.layouts.enum("mod_mem_type").values() if kind >= 0)
+        regions = tuple(path for path in regions if guest.layouts.has("module", path))
+    for view in module_views(guest):
+        if any(0 <= address - view[f"{region}.base"] < view[f"{region}.size"] for region in regions):
+            return view.text("name")
+    return ""
+
+
 def state_of(module: View) -> str:
     """live, coming, going or unformed."""
     return _STATES[module["state"]]

@@ -1,4 +1,4 @@
-"""Records of the guest's files, apart from the code that asks the guest: a client in another process has them too."""
+"""Records of what the guest has and did, apart from the code that asks it: a client in another process has them too."""
 
 from __future__ import annotations
 
@@ -19,3 +19,33 @@ class Status(NamedTuple):
     size: int
     uid: int
     gid: int
+
+
+class Asker(NamedTuple):
+    """Who asked for a module: the task's name and number, and the kernel function (or ``[module]``) it did it in."""
+
+    comm: str
+    pid: int
+    function: str
+
+
+class Autoload(NamedTuple):
+    """One request of the kernel for a module. ``modules`` are those that were inserted for it, in order.
+
+    ``status`` is modprobe's exit status, None while it runs or when its task was killed; ``said`` what it would print,
+    and why nothing was loaded.
+    """
+
+    name: str
+    asked_by: str
+    function: str
+    modules: tuple[str, ...]
+    status: int | None
+    said: tuple[str, ...]
+
+    def as_data(self) -> dict[str, object]:
+        """For ``--json``."""
+        return {
+            "name": self.name, "asked_by": self.asked_by, "function": self.function, "modules": list(self.modules),
+            "status": self.status, "said": list(self.said),
+        }  # fmt: skip

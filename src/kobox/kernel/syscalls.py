@@ -6,6 +6,7 @@ The kernel sees an ordinary call of an ordinary task: permission checks, user co
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 from kobox.errors import Errno
 from kobox.kernel.guest import Guest, errno_of, signed64
@@ -16,6 +17,15 @@ AT_FDCWD = -100
 O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_NONBLOCK, O_DIRECTORY = 0, 1, 2, 0o100, 0o1000, 0o4000, 0o200000
 _PAGE = 4096
 _SLOTS = 64
+_LISTENER_PAGES = 5
+
+
+class ListenerWindow(NamedTuple):
+    """User addresses that only the task which hears uevents uses: registers of its call, and a buffer."""
+
+    regs: int
+    buffer: int
+    size: int
 
 
 class Window:
@@ -24,7 +34,7 @@ class Window:
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
         start, end, _ = guest.machine.pages.window
-        self._start, self._end = start, end - _PAGE * (_SLOTS + 1)
+        self._start, self._end = start, end - _PAGE * (_SLOTS + 1 + _LISTENER_PAGES)
         self._next = start
 
     def clear(self) -> None:
@@ -62,7 +72,16 @@ class Syscalls:
         guest = self.guest
         # the registers of a call in flight must outlive the next ones, so each has a page of its own at the far end
         self._slot = (self._slot + 1) % _SLOTS
-        regs = guest.machine.pages.window[1] - _PAGE * (1 + self._slot)
+        return self.prepare_at(guest.machine.pages.window[1] - _PAGE * (1 + self._slot), name, *arguments)
+
+    @property
+    def listener_window(self) -> ListenerWindow:
+        start = self.guest.machine.pages.window[1] - _PAGE * (_SLOTS + _LISTENER_PAGES)
+        return ListenerWindow(start, start + _PAGE, _PAGE * (_LISTENER_PAGES - 1))
+
+    def prepare_at(self, regs: int, name: str, *arguments: int) -> tuple[int, int]:
+        """As ``prepare`` with the registers in a page of the caller's."""
+        guest = self.guest
         frame = bytearray(guest.layouts.size("pt_regs"))
         for register, value in zip(_ORDER, arguments, strict=False):
             struct.pack_into("<Q", frame, guest.layouts.offset("pt_regs", register), value & (1 << 64) - 1)

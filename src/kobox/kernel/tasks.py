@@ -13,7 +13,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from kobox.errors import Errno, GuestError
@@ -105,9 +105,12 @@ class TaskState:
     """The worker inside whose trap the machine rests; 0: none."""
     mm: int = 0
     """The address space that all workers share."""
+    listener: int = 0
+    """The task that hears uevents (``udev``); 0: none, -1: it is being made."""
+    listener_socket: int = -1
 
     def copy(self) -> TaskState:
-        return TaskState(self.server, list(self.parked), self.resting, self.mm)
+        return replace(self, parked=list(self.parked))
 
 
 class Tasks:
@@ -142,7 +145,9 @@ class Tasks:
         self._unborn = 0
         """Workers that were made and have not run yet."""
         self._then: dict[int, Callable[[int], None]] = {}
-        """By task: what to do with the result of the call it is in, where that is no job."""
+        """By task: what to do with the result of the call it is in, where that is no job of a worker."""
+        self.on_heard: Callable[[int], None] = lambda result: None
+        """What to do with the result of the listener's call when it began before a reset."""
         self._over: Callable[[], bool] = _never
         self._started = 0.0
         self._left_module = False
@@ -417,13 +422,14 @@ class Tasks:
         self.call_in_place((self.guest.symbol("wake_up_process"), task))
 
     def _check_parked(self) -> None:
-        self.state.parked = [task for task in self.state.parked if not self._is_dead(task)]
+        self.state.parked = [task for task in self.state.parked if not self.is_dead(task)]
 
-    def _is_dead(self, task: int) -> bool:
+    def is_dead(self, task: int) -> bool:
+        """Whether a task has ended."""
         return self.guest.read_uint(task + self._exit_at, 4) != 0
 
     def _check_dead(self, job: Job) -> bool:
-        if job.task and not job.died and self._is_dead(job.task):
+        if job.task and not job.died and self.is_dead(job.task):
             job.died = True
             self.running.pop(job.task, None)
         return job.died
@@ -463,8 +469,11 @@ class Tasks:
             self.guest.machine.fault_here(PROTECTION)  # guest code jumped here of its own accord
             return
         self._unborn -= 1
+        task = self.guest.current
+        self.running.pop(task, None)  # of a task that died, and had its structure here before
+        self._then.pop(task, None)
         self._frame.fill()
-        self._next_job(self.guest.current)
+        self._next_job(task)
 
     def _on_returned(self) -> None:
         """The call that a worker or the first process was in has returned."""
@@ -480,6 +489,8 @@ class Tasks:
             then(result)
         elif task == self.state.server:
             self._serve()
+        elif task == self.state.listener:
+            self.on_heard(result)
         else:
             self._next_job(task)
 
@@ -490,14 +501,40 @@ class Tasks:
             self._then[self.guest.current] = then
         self._frame.enter(function)
 
+    def become_process(self, then: Callable[[], None]) -> None:
+        """In a trap of a task that is no worker and never goes back where it came from: make it an ordinary process in
+        the kernel's eyes, then call ``then``, in a trap as well."""
+        self._frame.fill()
+        if self.guest.read_uint(self.guest.current + self._mm_at):
+            then()
+        else:
+            self._give_address_space(self.guest.current, lambda _: then())
+
+    def call_here(self, job: Job, then: Callable[[int], None]) -> None:
+        """In a trap of such a task: have it make this call, then give the result to ``then``."""
+        job.task = self.guest.current
+        self.running[job.task] = job
+        self._call(job.function, *job.arguments, then=then)
+
+    def exit_here(self, status: int) -> None:
+        """In a trap of such a task: it ends with this exit status."""
+        self._call(self.guest.symbol("do_group_exit"), status << 8)
+
+    def make_task(self, entry: int) -> None:
+        """Make a task that begins at ``entry``; it shares what the workers share."""
+        self.call(*self._maker(entry))
+
+    def _maker(self, entry: int) -> tuple[int, ...]:
+        maker = self.guest.first_symbol("user_mode_thread", "kernel_thread")
+        return (maker, entry, 0, _CLONE_FS_FILES | _SIGCHLD, _CLONE_FS_FILES | _SIGCHLD)
+
     def _serve(self) -> None:
         """The first process makes a worker unless one is ready, and sleeps until another is needed."""
         if self.ready:
             self._park()
             return
         self._unborn += 1
-        maker = self.guest.first_symbol("user_mode_thread", "kernel_thread")
-        self._call(maker, self._born, 0, *[_CLONE_FS_FILES | _SIGCHLD] * 2, then=lambda _pid: self._park())
+        self._call(*self._maker(self._born), then=lambda _pid: self._park())
 
     def _next_job(self, task: int) -> None:
         """The present task is a worker with nothing to do."""
@@ -517,7 +554,7 @@ class Tasks:
                 self.state.resting = 0
                 self._park_worker(task)
 
-    def _give_address_space(self, task: int) -> None:
+    def _give_address_space(self, task: int, then: Callable[[int], None] | None = None) -> None:
         """Make a new worker an ordinary process in the kernel's eyes: all of them share one (empty) address space."""
         guest = self.guest
         if not self.state.mm:
@@ -528,7 +565,7 @@ class Tasks:
         guest.write_uint(mm + users, guest.read_uint(mm + users, 4) + 1, 4)
         guest.write_uint(task + self._mm_at, mm)
         guest.write_uint(task + guest.layouts.offset("task_struct", "active_mm"), mm)
-        self._call(guest.symbol("switch_mm"), init_mm, mm, task)
+        self._call(guest.symbol("switch_mm"), init_mm, mm, task, then=then)
 
     def _lay_out_address_space(self, mm: int) -> None:
         guest = self.guest
@@ -545,11 +582,15 @@ class Tasks:
         job.task = task
         self.running[task] = job
         if self._named.get(task) != job.comm:
-            self._named[task] = job.comm
-            self.guest.write(task + self._comm_at, job.comm.encode()[:15].ljust(16, b"\0"))
+            self.name(task, job.comm)
         values = dict(zip(_ARGUMENTS, job.arguments, strict=False))
         machine.set_registers(values | {"rax": 0})
         self._frame.enter(job.function)
+
+    def name(self, task: int, comm: str) -> None:
+        """Set what the kernel calls a task, as executing a program does."""
+        self._named[task] = comm
+        self.guest.write(task + self._comm_at, comm.encode("utf-8", "surrogateescape")[:15].ljust(16, b"\0"))
 
     def _park_worker(self, task: int) -> None:
         self.state.parked.append(task)
