@@ -451,6 +451,14 @@ class Kernel(KernelFace):
             self._modprobe.close()
         self._root = root
 
+    def use_root(self, root: str | os.PathLike[str]) -> None:
+        """Let a system answer the kernel's requests for modules, where it has modules of this kernel's release."""
+        from kobox.depot.paths import absolute
+        from kobox.depot.tree import releases
+
+        if self.release in releases(root):
+            self.root = absolute(os.fspath(root)).rstrip("/")
+
     @property
     def modprobe_program(self) -> Modprobe:
         """What answers requests for modules. Opened when first needed."""

@@ -152,13 +152,10 @@ def run_in(
     why: str = "the running kernel",
 ) -> RunReport:
     """The same in a kernel that runs already; what it logged before is part of the report, so give a pristine one."""
-    from kobox.box import Kernel as ImageKernel
-    from kobox.depot.paths import absolute
-    from kobox.depot.tree import releases
     from kobox.ko import read_module
 
-    if root is not None and isinstance(kernel, ImageKernel) and kernel.release in releases(root):
-        kernel.root = absolute(root)
+    if root is not None:
+        kernel.use_root(root)
     run = _Run(kernel, read_module(path), Choice(kernel.release, why))
     finder = Finder(Path(path).parent, [Path(root)] if root else [], kernel.modules_folder)
     return _life(run, finder, " ".join(parameters))

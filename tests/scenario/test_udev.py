@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import kobox
+import kobox.box
+import kobox.image
 from kobox.box import Kernel
 from kobox.kernel.udev import parse
 
@@ -61,6 +63,15 @@ def test_after_a_reset_it_listens_as_before(kernel: Kernel) -> None:
         assert "evdev" in loaded(kernel)
         kernel.reset()
         assert kernel.autoloaded == []
+
+
+def test_in_a_saved_kernel_it_goes_on(kernel: Kernel, debian_root: Path, trixie_root: Path, tmp_path: Path) -> None:
+    kernel.save(tmp_path)
+    roots = {kobox.image.open_image(root).release: root for root in (debian_root, trixie_root)}
+    with kobox.box.resume(tmp_path, roots[kernel.release]) as again:
+        again.write("/sys/devices/platform/pcspkr/uevent", "add")
+        again.udev.settle()
+        assert {"pcspkr", "evdev"} <= loaded(again)
 
 
 def test_without_udev_devices_bring_nothing(kernel: Kernel, debian_root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from errno import ENOSYS
@@ -71,6 +72,9 @@ class BareKernel(KernelFace):
     def autoloaded(self) -> list[Autoload]:
         """The bare kernel asks for no modules."""
         return []
+
+    def use_root(self, root: str | os.PathLike[str]) -> None:
+        """As for an image; the bare kernel never asks, and takes no notice."""
 
     # -- life -----------------------------------------------------------------------------------------------------
 

@@ -76,6 +76,8 @@ def start(plan: BootPlan, progress: Progress) -> Started:
     check(plan)
     image = image_of(plan)
     kernel: AnyKernel = boot(image, append=plan.append, cpu=plan.cpu, seed=plan.seed, progress=progress)
+    if plan.root is not None:
+        kernel.use_root(plan.root)
     try:
         loaded, complaints = _load_boot_modules(kernel, plan, progress)
     except BaseException:
@@ -93,7 +95,10 @@ def resume(plan: BootPlan, progress: Progress) -> Started:
     progress(f"restoring {state.name}")
     try:
         saved.check_key(state, box.saved_key(state.kernel, state.image))
-        return Started(box.resume(state.kernel, state.image, progress), (), (), state.uevents)
+        kernel = box.resume(state.kernel, state.image, progress)
+        if root := state.options.get("root"):
+            kernel.use_root(root)
+        return Started(kernel, (), (), state.uevents)
     except (OSError, ValueError, KeyError) as error:
         raise BadFile(str(state.kernel), "", "is no saved kernel", hint=f"damaged: {error}") from error
 
