@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator
 from errno import EPERM
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from kobox.errors import Errno, UsageError
 from kobox.kernel.face import KernelFace, parameter_text
@@ -157,6 +157,16 @@ def _boot_bare(loader: str, append: str, comm: str) -> BareKernel:
     return BareKernel(comm)
 
 
+class _Outer(NamedTuple):
+    """A state that ``pop`` makes again the one to go back to. ``code``: physical pages whose code came after it."""
+
+    pristine: Pristine
+    code: frozenset[int]
+    log_start: int
+    heap_start: HeapMark | None
+    said_once: frozenset[str]
+
+
 class Kernel(KernelFace):
     """A kernel at rest. It runs only inside the calls below; virtual time passes only then."""
 
@@ -198,6 +208,8 @@ class Kernel(KernelFace):
         self.last_load: Operation | None = None
         self._tracer: kobox.debug.tracing.Tracer | None = None
         self._pristine: Pristine | None = None
+        self._outer: list[_Outer] = []
+        self._moved_on = False
         self._said_once: frozenset[str] = frozenset()
         self._log_start = booted.log.mark()
         self.guest.machine.on_look = booted.log.catch_up
@@ -228,7 +240,44 @@ class Kernel(KernelFace):
 
         check_at_rest(self.booted)
         self.guest.machine.memory.freeze()
+        self._outer.clear()
+        self._moved_on = self._pristine is not None
         self._pristine = Pristine.capture(self.booted)
+        self._note_marks()
+
+    def push(self) -> None:
+        """As ``checkpoint``, until ``pop``; costs only what was written since the state below. May be nested."""
+        if self._pristine is None:
+            raise UsageError("no state to stand on", hint="call mark_pristine() after boot()")
+        machine = self.guest.machine
+        code = frozenset(machine.patched | machine.pages.executed | machine.pages.overwritten)
+        self._outer.append(_Outer(self._pristine, code, self._log_start, self._heap_start, self._said_once))
+        machine.memory.push()
+        self._pristine = self._pristine.capture(self.booted)
+        self._note_marks()
+
+    def pop(self) -> None:
+        """Back to the state that ``reset`` went to before the last ``push``."""
+        if not self._outer:
+            raise UsageError("no state was pushed", hint="every pop() needs its push()")
+        outer = self._outer.pop()
+        machine = self.guest.machine
+        machine.memory.pop()
+        machine.pages.executed |= outer.code
+        self._pristine, self._log_start = outer.pristine, outer.log_start
+        self._heap_start, self._said_once = outer.heap_start, outer.said_once
+        self.reset()
+
+    def rewind(self) -> bool:
+        """Back to the first state that was remembered, past all that was pushed; False where a ``checkpoint`` has taken
+        its place, so that only a new boot leads there."""
+        while self._outer:
+            self.pop()
+        if not self._moved_on:
+            self.reset()
+        return not self._moved_on
+
+    def _note_marks(self) -> None:
         self._log_start = self.booted.log.mark()
         self._heap_start = self._heap.capture()
         coverage = self.modules_room.loader.coverage
@@ -237,7 +286,7 @@ class Kernel(KernelFace):
         self._autoload_start = self._modprobe.mark() if self._modprobe is not None else 0
 
     def reset(self) -> None:
-        """Back to the state after boot, or to the last ``checkpoint``."""
+        """Back to the state after boot, or to the last ``checkpoint`` or ``push``."""
         if self._pristine is None:
             raise UsageError("no state to go back to", hint="call mark_pristine() after boot()")
         if self.modules_room.loader.coverage is not None:
@@ -343,6 +392,11 @@ class Kernel(KernelFace):
 
         adopted = self.booted.dispatcher.adopted
         return tuple(name for name in self.booted.dispatcher.hits if adopted[name].fidelity is Fidelity.STUB)
+
+    def adopted_hit(self) -> dict[str, str]:
+        """Adopted functions that were called since the last reset, each with its declared fidelity."""
+        adopted = self.booted.dispatcher.adopted
+        return {name: adopted[name].fidelity.value for name in sorted(self.booted.dispatcher.hits)}
 
     def leaks(self) -> tuple[dict[str, Any], ...]:
         """Allocations of unloaded modules that nobody has freed to this moment, with the traces that made them."""

@@ -112,3 +112,40 @@ def test_reset_without_a_remembered_state_says_what_to_do(debian_root: object) -
 
     with kobox.boot(str(debian_root)) as kernel, pytest.raises(UsageError, match="mark_pristine"):
         kernel.reset()
+
+
+def test_states_pushed_on_one_another_are_gone_back_to_in_turn(kernel: Kernel) -> None:
+    stack = ("hello", "list", "slab")
+    for name in stack:
+        kernel.insmod(EXAMPLES / f"{name}.ko")
+        kernel.push()
+    for depth in (3, 2, 1):
+        loaded = [record.name for record in kernel.modules]
+        assert loaded == list(reversed(stack[:depth]))
+        kernel.insmod(EXAMPLES / "work.ko")
+        kernel.sleep(0.05)
+        kernel.rmmod("work")
+        kernel.rmmod(stack[depth - 1])
+        kernel.reset()
+        assert [record.name for record in kernel.modules] == loaded
+        assert kernel.dmesg() == [], "the log begins where the state was pushed"
+        kernel.pop()
+    assert kernel.modules == []
+    with pytest.raises(UsageError, match="push"):
+        kernel.pop()
+
+
+def test_modules_that_lie_where_those_of_a_pushed_state_lay_run_their_own_code(kernel: Kernel) -> None:
+    said = {}
+    for names in (("hello", "list"), ("slab", "work"), ("list", "hello"), ("work", "slab")):
+        kernel.insmod(EXAMPLES / f"{names[0]}.ko")
+        kernel.push()
+        for _ in range(2):
+            kernel.insmod(EXAMPLES / f"{names[1]}.ko")
+            kernel.rmmod(names[1])
+            kernel.rmmod(names[0])
+            text = [record.text for record in kernel.dmesg()]
+            assert text == said.setdefault(names, text)
+            kernel.reset()
+        kernel.pop()
+    assert len({tuple(text) for text in said.values()}) == len(said)

@@ -94,6 +94,16 @@ class BareKernel(KernelFace):
         self.close()
         self._start()
 
+    def rewind(self) -> bool:
+        """The same: there is no other state to go back to."""
+        self.reset()
+        return True
+
+    def adopted_hit(self) -> dict[str, str]:
+        """Functions of this kernel that were called since it started, each with its declared fidelity."""
+        calls = self.guest.calls
+        return {name: calls.declared[name].fidelity.value for name in sorted(calls.hits)}
+
     @property
     def release(self) -> str:
         return f"bare ({self.guest.data.release})"

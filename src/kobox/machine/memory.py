@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+from typing import NamedTuple
 
 PAGE_SIZE = 4096
 PAGE_MASK = ~(PAGE_SIZE - 1)
@@ -32,6 +33,12 @@ _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
+class _Layer(NamedTuple):
+    """What was written over the snapshot up to some moment: runs of pages (start in bytes, their contents)."""
+
+    runs: tuple[tuple[int, bytes], ...]
+
+
 class PhysicalMemory:
     """``size`` bytes of RAM from physical address 0. ``bytes`` and ``words`` are live views (1 and 8 bytes a step)."""
 
@@ -48,6 +55,7 @@ class PhysicalMemory:
         """A byte for each page: 1 where it was written before the first reset."""
         self._kept: list[tuple[int, int]] | None = None
         """Runs of pages [start, end) that a reset copies back, in bytes; None: not known yet."""
+        self._layers: list[_Layer] = []
 
     def read(self, paddr: int, size: int) -> bytes:
         return bytes(self.bytes[paddr : paddr + size])
@@ -68,6 +76,7 @@ class PhysicalMemory:
         if self._snapshot_fd >= 0:
             os.close(self._snapshot_fd)
         self._forget_original()
+        self._layers.clear()
         self._snapshot_fd = fd
         _map(self.host_address, self.size, fd)
 
@@ -77,6 +86,18 @@ class PhysicalMemory:
         os.ftruncate(fd, self.size)
         self.save(fd)
         self.use_fd(fd)
+
+    def push(self) -> None:
+        """Make the present contents the state to reset to until ``pop``: pages that differ from the snapshot are kept
+        on top of it, so that it costs what was written since. Memory must stand on a snapshot."""
+        own = _page_flags(self.host_address, self.size, _IS_OWN)
+        runs = re.finditer(_RUN_OF_OWN, own)
+        places = ((found.start() * PAGE_SIZE, found.end() * PAGE_SIZE) for found in runs)
+        self._layers.append(_Layer(tuple((start, bytes(self.bytes[start:end])) for start, end in places)))
+
+    def pop(self) -> None:
+        """Make the state before the last ``push`` the one to reset to; the next ``reset`` goes there."""
+        self._layers.pop()
 
     def save(self, fd: int) -> None:
         """Write the contents into an empty file of ``size`` bytes, leaving holes where memory is zero."""
@@ -107,7 +128,10 @@ class PhysicalMemory:
         return pages
 
     def reset(self) -> None:
-        """Forget every write since the snapshot."""
+        """Forget every write since the snapshot, or since the last ``push`` that was not taken back."""
+        if self._layers:
+            self._lay(self._layers[-1])
+            return
         if self._kept is None:
             self._learn()
             _map(self.host_address, self.size, self._snapshot_fd)
@@ -117,6 +141,14 @@ class PhysicalMemory:
             self._give_back(behind, start)
             ctypes.memmove(self.host_address + start, self._original + start, end - start)
             behind = end
+        self._give_back(behind, self.size)
+
+    def _lay(self, layer: _Layer) -> None:
+        behind = 0
+        for start, contents in layer.runs:
+            self._give_back(behind, start)
+            ctypes.memmove(self.host_address + start, contents, len(contents))
+            behind = start + len(contents)
         self._give_back(behind, self.size)
 
     def _learn(self) -> None:
@@ -165,6 +197,10 @@ _WAS_TOUCHED = bytes(0 if flags < 0x40 else 1 for flags in range(256))
 _IS_OWN = bytes(1 if flags & 0xC0 and not flags & 0x20 else 0 for flags in range(256))
 """By the highest byte of a pagemap entry (bit 7, the page is there; bit 6, it was swapped out; bit 5, it is a file's):
 whether it was ever touched, and whether it was written, so that it is no longer the file's."""
+
+
+_RUN_OF_OWN = re.compile(b"\1(?:\0{0,7}\1)*")
+"""Pages that differ from the snapshot; a few between two that do not cost less to copy than another call."""
 
 
 def _page_flags(address: int, size: int, meaning: bytes) -> bytes:

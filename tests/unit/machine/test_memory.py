@@ -109,3 +109,33 @@ def test_a_saved_file_is_whole_and_has_holes(ram: PhysicalMemory, tmp_path: Path
     other.use_file(path)
     assert digest(other) == digest(ram)
     other.close()
+
+
+def test_states_pushed_on_one_another_are_given_back_in_turn(ram: PhysicalMemory) -> None:
+    ram.freeze()
+    states, chance = [digest(ram)], random.Random(3)
+    for turn in range(3):
+        for _ in range(50):
+            ram.write(chance.randrange(SIZE - 8), b"push %d" % turn)
+        ram.push()
+        states.append(digest(ram))
+    for state in reversed(states):
+        for turn in range(3):
+            for _ in range(30 * turn):
+                ram.write(chance.randrange(SIZE - 8), b"later")
+            ram.reset()
+            assert digest(ram) == state
+        if state != states[0]:
+            ram.pop()
+
+
+def test_a_frozen_state_is_reset_to_whatever_was_pushed_before(ram: PhysicalMemory) -> None:
+    ram.freeze()
+    ram.write(0x5000, b"pushed")
+    ram.push()
+    ram.write(0x6000, b"frozen")
+    ram.freeze()
+    before = digest(ram)
+    ram.write(0x5000, b"later!")
+    ram.reset()
+    assert digest(ram) == before

@@ -1,0 +1,228 @@
+"""One module's life in a fresh state of a kernel: what it needs, itself, what it registered, its end, what was left.
+
+The states with the dependencies loaded are kept on one another (``Kernel.push``), so that modules which need the same
+ones share them. Order and pauses are those of the recorded sweep.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kobox.debug.parse import parse_log
+from kobox.debug.records import Kind
+from kobox.depot.names import module_name_of_path
+from kobox.errors import KoboxError
+from kobox.kernel.tasks import JobTimeout, KernelDead, TaskDied
+from kobox.ko import decompress
+from kobox.sweep.inventory import Inventory, added, take
+from kobox.sweep.records import Item, Lines, ModuleResult
+
+SETTLE_SECONDS = 0.005
+"""Virtual time after a load in which what it queued may run, before it is looked at."""
+AGAIN_SECONDS = 0.15
+"""How long after EAGAIN the second try to unload comes."""
+LIMIT_SECONDS = 150.0
+"""Virtual time that one call into the kernel may take."""
+_O_NONBLOCK = 0o4000
+_UNKNOWN = "unknown symbols: "
+_ROUNDS = 6
+"""Passes over modules that came with another one and do not go at once."""
+_REPORT = re.compile(r"cut here|^BUG: |^Oops: |soft lockup|blocked for more than|Kernel panic|general protection fault")
+
+
+class _State(NamedTuple):
+    """A pushed state: a dependency more is loaded."""
+
+    path: str
+    failed: dict[str, int]
+    inventory: Inventory | None
+
+
+@dataclass(slots=True)
+class _Life:
+    """What goes on in one life, besides the result."""
+
+    item: Item
+    result: ModuleResult
+    before: Inventory
+    known: frozenset[str]
+    """Modules that were loaded before it."""
+    log_at: int = 0
+    own: list[str] = field(default_factory=list)
+
+
+class Bench:
+    """A kernel and a tree of modules. ``shared``: sets of dependencies that several modules begin with."""
+
+    def __init__(self, kernel: Any, tree: Path, shared: frozenset[tuple[str, ...]]) -> None:
+        self.kernel, self._tree, self._shared = kernel, tree, shared
+        self._stack: list[_State] = []
+        self._base: Inventory | None = None
+        self._files: dict[str, bytes] = {}
+        kernel.set_timeout(LIMIT_SECONDS)
+
+    def close(self) -> None:
+        self.kernel.close()
+
+    def sweep(self, item: Item) -> ModuleResult:
+        """The whole life of one module. An error of kobox itself is part of the result."""
+        start = time.perf_counter()
+        result = ModuleResult(item.name, item.path, item.needs)
+        try:
+            self._live(item, result)
+        except KoboxError as error:
+            result.error = str(error)
+        result.ms = (time.perf_counter() - start) * 1e3
+        return result
+
+    # -- states -----------------------------------------------------------------------------------------------------
+
+    def _prepare(self, needs: Sequence[str]) -> dict[str, int]:
+        """Load the dependencies, as far as no kept state has them; what refused, with its errno."""
+        depth = 0
+        while depth < min(len(needs), len(self._stack)) and self._stack[depth].path == needs[depth]:
+            depth += 1
+        if depth == len(self._stack):
+            self.kernel.reset()
+        while len(self._stack) > depth:
+            self._stack.pop()
+            self.kernel.pop()
+        failed = dict(self._stack[-1].failed) if self._stack else {}
+        keeping = True
+        for index in range(depth, len(needs)):
+            refusal = self._load(needs[index])
+            if refusal:
+                failed[module_name_of_path(needs[index])] = refusal
+            keeping = keeping and needs[: index + 1] in self._shared and hasattr(self.kernel, "push")
+            if keeping:
+                self.kernel.push()
+                self._stack.append(_State(needs[index], dict(failed), None))
+        return failed
+
+    def _inventory(self, needs: Sequence[str]) -> Inventory:
+        """What the kernel shows now, with the dependencies loaded; taken once for a kept state."""
+        if not needs:
+            self._base = self._base or take(self.kernel)
+            return self._base
+        if len(self._stack) < len(needs):
+            return take(self.kernel, self._stack[-1].inventory if self._stack else self._base)
+        top = self._stack[-1]
+        if top.inventory is None:
+            self._stack[-1] = top = top._replace(inventory=take(self.kernel, self._base))
+        assert top.inventory is not None
+        return top.inventory
+
+    def _load(self, path: str) -> int:
+        """The positive errno of a load; a crash in it counts as EFAULT would: the module is not there."""
+        if path not in self._files:
+            self._files[path] = self._read(path)
+        try:
+            return -int(self.kernel.finish_load(self.kernel.start_load(self._files[path])))
+        except (TaskDied, JobTimeout):
+            return errno.EFAULT
+
+    def _read(self, path: str) -> bytes:
+        file = self._tree / path
+        return bytes(decompress(file.read_bytes(), str(file)))
+
+    # -- one life -----------------------------------------------------------------------------------------------------
+
+    def _live(self, item: Item, result: ModuleResult) -> None:
+        kernel = self.kernel
+        result.needs_failed = self._prepare(item.needs)
+        inventory = self._inventory(item.needs)
+        result.taint_before = kernel.tainted
+        life = _Life(item, result, inventory, frozenset(self._loaded()))
+        life.log_at = len(kernel.dmesg())
+        try:
+            self._begin(life)
+            self._look(life)
+            if result.load == 0:
+                self._end(life)
+        except JobTimeout as late:
+            result.hang, result.reason = True, str(late)
+        except (TaskDied, KernelDead) as death:
+            result.reason = str(death)
+        log = self._log_since(life)
+        if result.load is None or not result.log:
+            result.log = log
+        self._judge(life, (*result.log, *result.unload_log))
+        result.adopted = kernel.adopted_hit()
+        result.taint_after = kernel.tainted
+
+    def _begin(self, life: _Life) -> None:
+        kernel, result = self.kernel, life.result
+        result.load = -int(kernel.finish_load(kernel.start_load(self._read(life.item.path))))
+        kernel.sleep(SETTLE_SECONDS)
+        if result.load:
+            result.reason = kernel.explain_last_load()
+            if result.reason.startswith(_UNKNOWN):
+                result.missing = tuple(result.reason.removeprefix(_UNKNOWN).split(", "))
+
+    def _look(self, life: _Life) -> None:
+        """What the load has changed."""
+        result = life.result
+        result.log = self._log_since(life)
+        life.log_at += len(result.log)
+        records = {record.name: record for record in self.kernel.modules}
+        result.autoloaded = tuple(name for name in records if name not in life.known and name != life.item.name)
+        after = take(self.kernel, life.before)
+        result.registered, result.unregistered = added(life.before, after), added(after, life.before)
+        own = records.get(life.item.name)
+        if own is not None:
+            result.size, result.users, result.permanent = own.size, own.refcount, own.permanent
+
+    def _end(self, life: _Life) -> None:
+        """Unload it and what came with it, and see what is left."""
+        kernel, result = self.kernel, life.result
+        result.unload = self._delete(life.item.name)
+        if result.unload == errno.EAGAIN:
+            kernel.sleep(AGAIN_SECONDS)
+            result.unload_again = self._delete(life.item.name)
+        for _ in range(_ROUNDS):
+            more = [name for name in self._loaded() if name not in life.known]
+            refused = [name for name in more if self._delete(name)]
+            if refused == more:
+                break
+        result.pinned = tuple(name for name in self._loaded() if name not in life.known)
+        kernel.sleep(SETTLE_SECONDS)
+        result.unload_log = self._log_since(life)
+        after = take(kernel, life.before)
+        result.leftover, result.lost = added(life.before, after), added(after, life.before)
+
+    def _delete(self, name: str) -> int:
+        return -int(self.kernel.delete_module(name, _O_NONBLOCK))
+
+    def _loaded(self) -> list[str]:
+        """Names of loaded modules, newest first."""
+        return [record.name for record in self.kernel.modules]
+
+    def _log_since(self, life: _Life) -> Lines:
+        return tuple((record.level, record.text) for record in self.kernel.dmesg()[life.log_at :])
+
+    def _judge(self, life: _Life, log: Lines) -> None:
+        """Crash reports and warnings in the log."""
+        text = [line for _, line in log]
+        if not any(_REPORT.search(line) for line in text):
+            return
+        for report in parse_log(text):
+            if report.kind is Kind.WARNING:
+                life.result.warn = True
+            elif not life.result.oops:
+                life.result.oops = report.title
+
+
+def shared_needs(items: Iterable[Item]) -> frozenset[tuple[str, ...]]:
+    """Beginnings of lists of dependencies that at least two modules have: those are worth keeping."""
+    count: dict[tuple[str, ...], int] = {}
+    for item in items:
+        for length in range(1, len(item.needs) + 1):
+            beginning = item.needs[:length]
+            count[beginning] = count.get(beginning, 0) + 1
+    return frozenset(beginning for beginning, many in count.items() if many > 1)
