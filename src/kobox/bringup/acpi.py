@@ -1,5 +1,5 @@
-"""The firmware's tables: the smallest ACPI set that describes this board (one CPU, local APIC, I/O APIC, no fixed
-hardware).
+"""The firmware's tables: the smallest ACPI set that describes this board (one CPU, local APIC, I/O APIC, the fixed
+hardware of ``machine.isa``).
 
 ACPI 6.4, chapter 5. Addresses are physical; the root pointer lies where a BIOS would put it.
 """
@@ -8,26 +8,38 @@ from __future__ import annotations
 
 import struct
 
+from kobox.machine import isa
+
 ROOT_POINTER_ADDR = 0xF0000
 _OEM = b"KOBOX "
-_HARDWARE_REDUCED = 1 << 20
+_FLAGS = 1 << 0 | 1 << 2 | 1 << 5
+"""WBINVD works, C1 on all processors, no sleep button: as the modelled machine says."""
+_PC_COMPATIBLE = 1
+_ACTIVE_HIGH, _LEVEL = 1, 3 << 2
+_OVERRIDES = ((0, 2, 0), (5, 5, _ACTIVE_HIGH | _LEVEL), (9, 9, _ACTIVE_HIGH | _LEVEL),
+              (10, 10, _ACTIVE_HIGH | _LEVEL), (11, 11, _ACTIVE_HIGH | _LEVEL))  # fmt: skip
+"""(interrupt of the ISA bus, line of the I/O APIC, its polarity and trigger)."""
 
 
 def tables(base: int, apic_base: int, ioapic_base: int) -> bytes:
-    """Bytes to store at ``base``: RSDP first, then XSDT, FADT, DSDT, MADT, each on a 64-byte border."""
+    """Bytes to store at ``base``: RSDP first, then FACS, DSDT, MADT, FADT, XSDT, each on a 64-byte border."""
     place = base + 64
+    facs_addr, place = place, place + 64
+    facs = struct.pack("<4sIIIIIQB31x", b"FACS", 64, 0, 0, 0, 0, 0, 2)
     dsdt_addr, place = place, place + 64
     dsdt = _table(b"DSDT", 2, b"")
-    madt_body = struct.pack("<II", apic_base, 0)
+    madt_body = struct.pack("<II", apic_base, _PC_COMPATIBLE)
     madt_body += struct.pack("<BBBBI", 0, 8, 0, 0, 1)  # processor 0, APIC id 0, enabled
     madt_body += struct.pack("<BBBBII", 1, 12, 0, 0, ioapic_base, 0)
+    for source, line, flags in _OVERRIDES:
+        madt_body += struct.pack("<BBBBIH", 2, 10, 0, source, line, flags)
     madt, madt_addr = _table(b"APIC", 3, madt_body), place
     place += (len(madt) + 63) & ~63
-    fadt, fadt_addr = _fadt(dsdt_addr), place
+    fadt, fadt_addr = _fadt(facs_addr, dsdt_addr), place
     place += (len(fadt) + 63) & ~63
     xsdt = _table(b"XSDT", 1, struct.pack("<2Q", fadt_addr, madt_addr))
     image = bytearray(place + len(xsdt) - base)
-    for address, data in ((dsdt_addr, dsdt), (madt_addr, madt), (fadt_addr, fadt), (place, xsdt)):
+    for address, data in ((facs_addr, facs), (dsdt_addr, dsdt), (madt_addr, madt), (fadt_addr, fadt), (place, xsdt)):
         image[address - base : address - base + len(data)] = data
     image[:36] = _root_pointer(place)
     return bytes(image)
@@ -40,12 +52,24 @@ def _table(signature: bytes, revision: int, body: bytes) -> bytes:
     return bytes(data)
 
 
-def _fadt(dsdt_addr: int) -> bytes:
-    body = bytearray(276 - 36)
-    struct.pack_into("<I", body, 40 - 36, dsdt_addr)
-    struct.pack_into("<I", body, 112 - 36, _HARDWARE_REDUCED)
-    struct.pack_into("<Q", body, 140 - 36, dsdt_addr)
-    return _table(b"FACP", 6, bytes(body))
+def _fadt(facs_addr: int, dsdt_addr: int) -> bytes:
+    """Blocks of registers twice: as ports, and as generic addresses."""
+    table = bytearray(276)
+    struct.pack_into("<II", table, 36, facs_addr, dsdt_addr)
+    struct.pack_into("<H", table, 46, isa.POWER_INTERRUPT)
+    struct.pack_into("<I", table, 56, isa.POWER_EVENT)
+    struct.pack_into("<I", table, 64, isa.POWER_CONTROL)
+    struct.pack_into("<II", table, 76, isa.POWER_TIMER, isa.GENERAL_EVENT)
+    struct.pack_into("<6B", table, 88, 4, 2, 0, 4, isa.GENERAL_EVENT_SIZE, 0)
+    struct.pack_into("<HH", table, 96, 0xFFF, 0xFFF)  # no C2, no C3
+    table[108] = 0x32  # where the clock keeps the century
+    struct.pack_into("<I", table, 112, _FLAGS)
+    struct.pack_into("<Q", table, 140, dsdt_addr)
+    blocks = ((148, isa.POWER_EVENT, 4), (172, isa.POWER_CONTROL, 2), (208, isa.POWER_TIMER, 4),
+              (220, isa.GENERAL_EVENT, isa.GENERAL_EVENT_SIZE))  # fmt: skip
+    for at, port, size in blocks:
+        struct.pack_into("<BBBBQ", table, at, 1, size * 8, 0, 0, port)
+    return _table(b"FACP", 6, bytes(table[36:]))
 
 
 def _root_pointer(xsdt_addr: int) -> bytes:

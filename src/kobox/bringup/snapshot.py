@@ -94,7 +94,7 @@ def write(booted: Booted, folder: Path) -> None:
         "pending": machine.pending,
         "root": machine.pages.root,
         "epoch": guest.pc.epoch,
-        "pc": [pc.msrs, pc.apic, pc.ioapic, pc.ioapic_index, pc.cmos_index],
+        "pc": [pc.msrs, pc.apic, pc.ioapic, pc.ioapic_index, pc.cmos_index, pc.ports],
         "tasks": dataclasses.asdict(tasks),
         "sites": booted.sites,
         "log": booted.log.position(),
@@ -126,8 +126,10 @@ def restore(image: Image, options: BootOptions, folder: Path) -> Booted:
     machine.clock.now, machine.clock.deadline = state["now"], state["deadline"]
     machine.pending = list(state["pending"])
     guest.pc.epoch = state["epoch"]
-    msrs, apic, ioapic, ioapic_index, cmos_index = state["pc"]
-    guest.pc.state = PcState(_int_keys(msrs), _int_keys(apic), _int_keys(ioapic), ioapic_index, cmos_index)
+    msrs, apic, ioapic, ioapic_index, cmos_index, ports = state["pc"]
+    guest.pc.state = PcState(
+        _int_keys(msrs), _int_keys(apic), _int_keys(ioapic), ioapic_index, cmos_index, _int_keys(ports)
+    )
     guest.tasks.state = TaskState(**state["tasks"])
     booted.log.restore(state["log"], lambda: _read_log(folder / _LOG))
     booted.report = _LazyReport(folder / _BOOT)

@@ -40,10 +40,14 @@ class Env:
 
     # -- scratch memory -------------------------------------------------------------------------------------------
 
+    def fits(self, size: int, offset: int = 0) -> bool:
+        """Whether ``scratch`` has room for so many bytes."""
+        return self._scratch + offset + size <= self._scratch_end
+
     def scratch(self, data: bytes | bytearray, offset: int = 0) -> int:
         """Bytes at a kernel address for the length of one call; ``offset`` keeps several apart."""
         address = self._scratch + offset
-        if address + len(data) > self._scratch_end:
+        if not self.fits(len(data), offset):
             raise Errno(12, f"{len(data)} bytes do not fit the loader's scratch memory")
         self.guest.write(address, data)
         return address

@@ -253,18 +253,24 @@ class Loader:
 
         No sane module has such symbols, so the copy is made for odd ones only.
         """
-        view, guest = load.view, self.guest
-        left = link.left_behind(view, load.layout)
+        left = link.left_behind(load.view, load.layout)
         if not left:
             return
-        copy = yield (guest.first_symbol("vmalloc", "vmalloc_noprof"), len(view.data))
+        yield from self._copy_file(load)
+        for number in left:
+            load.addresses[number] = load.copy + load.view.sections[number].offset
+
+    def _copy_file(self, load: Load) -> Steps:
+        """The kernel's copy of the file, which is there until the load ends."""
+        if load.copy:
+            return
+        guest, data = self.guest, load.view.data
+        copy = yield (guest.first_symbol("vmalloc", "vmalloc_noprof"), len(data))
         if not copy:
             raise Errno(errno.ENOMEM, "no memory for a copy of the file")
         load.undo.append(lambda: self._free_copy(load))
         load.copy = copy
-        guest.write(copy, bytes(view.data))
-        for number in left:
-            load.addresses[number] = copy + view.sections[number].offset
+        guest.write(copy, bytes(data))
 
     def _free_copy(self, load: Load) -> Steps:
         if load.copy:
@@ -371,7 +377,7 @@ class Loader:
         self._clear_tables(load)
         for table in link.find_tables(view, load.addresses, self.rules).values():
             if guest.layouts.has("module", table.field):
-                module[table.field] = table.address or self._lend(view, table.section)
+                module[table.field] = table.address or (yield from self._lend(load, table.section))
                 if table.count_field and table.entries is not None:
                     module[table.count_field] = table.entries
         found = link.check_module_license_and_versions(
@@ -385,10 +391,14 @@ class Loader:
                 module[tag] = yield from self.env.kstrdup(value.encode("utf-8", "surrogateescape"))
         load.undo.append(lambda: self._free_modinfo(module))
 
-    def _lend(self, view: LoadView, section: int) -> int:
+    def _lend(self, load: Load, section: int) -> Result:
         """A section that is not part of the module in memory (its BTF): the guest reads it from the file, here a
-        copy."""
-        return self.env.scratch(bytes(view.contents(section)), _LENT_OFFSET)
+        copy; of the whole file where the section is too large for the scratch memory."""
+        view = load.view
+        if self.env.fits(view.sections[section].size, _LENT_OFFSET):
+            return self.env.scratch(bytes(view.contents(section)), _LENT_OFFSET)
+        yield from self._copy_file(load)
+        return load.copy + view.sections[section].offset
 
     def _free_modinfo(self, module: View) -> Steps:
         for tag in ("version", "srcversion"):

@@ -46,6 +46,8 @@ class PageMap:
         """Physical addresses that guest tables may name end here, but for ``devices``."""
         self.devices: list[tuple[int, int]] = []
         """Physical ranges [start, end) of memory-mapped registers."""
+        self.open_bus: int | None = None
+        """Physical page that stands for all others: nothing answers there. None: naming one is a fault."""
         self.linear_base = 0
         self.linear_end = 0
         """The direct map [linear_base, linear_end) of physical memory from 0; equal: none."""
@@ -159,9 +161,10 @@ class PageMap:
             if shift == 12 or (entry & _LARGE and shift != 39):
                 span = (1 << shift) - 1
                 paddr = (entry & _FRAME & ~span) | (vaddr & span & PAGE_MASK)
-                if paddr >= self.ram_end and not any(start <= paddr < end for start, end in self.devices):
-                    return None  # nothing answers there, and kobox's own pages are not the guest's to map
                 protection = abi.PROT_READ | (abi.PROT_WRITE if writable else 0) | (0 if no_execute else abi.PROT_EXEC)
+                if paddr >= self.ram_end and not any(start <= paddr < end for start, end in self.devices):
+                    # nothing answers there, and kobox's own pages are not the guest's to map
+                    return None if self.open_bus is None else (self.open_bus, protection & ~abi.PROT_EXEC)
                 return paddr, protection
             table = entry & _FRAME
         return None

@@ -7,16 +7,20 @@ APIC).
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from kobox.machine import isa
 from kobox.machine.cpu_model import CpuModel
 from kobox.machine.machine import Machine
 from kobox.machine.unicorn_abi import REG
 
 APIC_BASE, IOAPIC_BASE = 0xFEE0_0000, 0xFEC0_0000
+_OPEN_BUS = 0xFEEF_F000
+"""A page where no device is: reads give all ones, writes are lost. It stands for every such page."""
 _MSR_TSC, _MSR_TSC_DEADLINE = 0x10, 0x6E0
 _BASE_MSRS = {0xC000_0100: REG["fs_base"], 0xC000_0101: REG["gs_base"]}
 _MSR_KERNEL_GS = 0xC000_0102
@@ -25,6 +29,8 @@ _APIC_ID, _APIC_VERSION, _APIC_EOI, _APIC_DFR, _APIC_SVR, _APIC_ICR = 0x20, 0x30
 _APIC_TIMER, _APIC_INITIAL, _APIC_CURRENT, _APIC_DIVIDE = 0x320, 0x380, 0x390, 0x3E0
 _MASKED = 1 << 16
 _LONGEST_STEP_NS = 20_000
+_PORT_NS = 1_000
+"""How long an access to a port takes."""
 
 
 class PortDevice(Protocol):
@@ -44,9 +50,11 @@ class PcState:
     ioapic: dict[int, int]
     ioapic_index: int = 0
     cmos_index: int = 0
+    ports: isa.Registers = field(default_factory=dict)
 
     def copy(self) -> PcState:
-        return PcState(dict(self.msrs), dict(self.apic), dict(self.ioapic), self.ioapic_index, self.cmos_index)
+        msrs, apic, ioapic = dict(self.msrs), dict(self.apic), dict(self.ioapic)
+        return PcState(msrs, apic, ioapic, self.ioapic_index, self.cmos_index, dict(self.ports))
 
 
 def _reset_state(model: CpuModel) -> PcState:
@@ -81,9 +89,35 @@ class Pc:
         cpu.map_device(IOAPIC_BASE, 0x1000, self._ioapic_read, self._ioapic_write)
         for base in (APIC_BASE, IOAPIC_BASE):
             self.machine.pages.devices.append((base, base + 0x1000))
+        cpu.map_device(_OPEN_BUS, 0x1000, lambda _, size: (1 << 8 * size) - 1, lambda _, size, value: None)
+        self.machine.pages.open_bus = _OPEN_BUS
         self.machine.on_due = self._timer_due
         for port in (0x70, 0x71):
             self.ports[port] = _Cmos(self)
+        self._add_isa_devices()
+
+    def _add_isa_devices(self) -> None:
+        def registers() -> isa.Registers:
+            return self.state.ports
+
+        self.ports |= dict.fromkeys(isa.PIC_PORTS, isa.Pics(registers))
+        power = isa.Power(registers, self._tick_by_port)
+        self.ports |= dict.fromkeys(power.ports, power)
+        for base, line in isa.SERIAL_PORTS:
+            serial = isa.Serial(base, registers, functools.partial(self._raise_line, line))
+            self.ports |= dict.fromkeys(range(base, base + 8), serial)
+
+    def _tick_by_port(self) -> int:
+        """The time for who reads it from a port, which takes a while itself."""
+        self.machine.clock.now += _PORT_NS
+        return self.machine.clock.now
+
+    def _raise_line(self, line: int) -> None:
+        """An edge at a line of the I/O APIC."""
+        entry = self.state.ioapic.get(0x10 + 2 * line, _MASKED)
+        if not entry & _MASKED:
+            self.machine.interrupt(entry & 0xFF)
+            self.machine.stop()
 
     def instruction_handler(self, kind: str) -> Callable[[], None]:
         """What serves one sensitive instruction (``machine.sites``): its name, and its register for the random ones."""
@@ -215,7 +249,8 @@ class Pc:
 
 
 class _Cmos:
-    """The MC146818 clock: date and time only, in binary 24-hour form, never in an update."""
+    """The MC146818 clock: date and time only, in decimal digits (a PC's kernel takes no other form) and 24 hours, never
+    in an update."""
 
     def __init__(self, pc: Pc) -> None:
         self._pc = pc
@@ -223,11 +258,15 @@ class _Cmos:
     def port_read(self, port: int, size: int) -> int:
         index = self._pc.state.cmos_index
         now = time.gmtime(self._pc.epoch + self._pc.machine.clock.now // 1_000_000_000)
-        registers = {
+        numbers = {
             0: now.tm_sec, 2: now.tm_min, 4: now.tm_hour, 6: (now.tm_wday + 1) % 7 + 1, 7: now.tm_mday, 8: now.tm_mon,
-            9: now.tm_year % 100, 0x32: now.tm_year // 100, 0xA: 0x26, 0xB: 0x06, 0xD: 0x80,
+            9: now.tm_year % 100, 0x32: now.tm_year // 100,
         }  # fmt: skip
-        return 0xFF if port == 0x70 else registers.get(index, 0)
+        if port == 0x70:
+            return 0xFF
+        if index in numbers:
+            return numbers[index] // 10 << 4 | numbers[index] % 10
+        return {0xA: 0x26, 0xB: 0x02, 0xD: 0x80}.get(index, 0)
 
     def port_write(self, port: int, size: int, value: int) -> None:
         if port == 0x70:
