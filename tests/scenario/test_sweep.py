@@ -110,3 +110,16 @@ def test_a_folder_that_changed_is_read_anew(kernel: Kernel, debian_root: Path) -
     assert added(before, after) == {"net": ("dummy0",), "classdev": ("net/dummy0",)}
     kernel.rmmod("dummy")
     assert added(before, take(kernel, before)) == {}
+
+
+def test_over_the_bare_kernel_missing_functions_are_ranked_by_demand(debian_root: Path) -> None:
+    report = sweep(SweepOptions("bare", root=str(debian_root), select=("kernel/lib/*", "kernel/crypto/*"), jobs=1))
+    rows = {symbol: (modules, alone) for symbol, modules, alone in report.summary()["missing"]}
+    assert rows["crypto_register_shash"][0] > rows["xxh64"][0] > 0
+    assert report.ok, "to lack a function is an answer"
+    loaded = [result.name for result in report.modules if result.load == 0]
+    assert loaded, "modules that need nothing more load"
+    assert all(result.unload == 0 for result in report.modules if result.load == 0)
+    folder = next((debian_root / "lib/modules").iterdir())
+    exported = {result.name for result in report.modules if "raid6_call" in result.missing}
+    assert exported == set(), f"{folder} has a module for this one"

@@ -37,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only modules whose name or path fits one of these",
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=0, metavar="N", help="processes (default: one for each CPU)")
+    parser.add_argument(
+        "--cluster", default="", metavar="ADDRESS",
+        help="have the workers of this Dask scheduler do it (pip install 'kobox[cluster]')",
+    )  # fmt: skip
     parser.add_argument("--append", default="", metavar="TEXT", help="kernel command line")
     parser.add_argument("--json", action="store_true", help="the whole report as JSON")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as a page")
@@ -47,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from kobox.cli.progress import teller
     from kobox.sweep import SweepOptions, sweep
 
-    options = SweepOptions(args.image, args.root, tuple(args.select), args.jobs, args.append)
+    options = SweepOptions(args.image, args.root, tuple(args.select), args.jobs, args.append, args.cluster)
     report = sweep(options, teller("kobox sweep"), _Shown())
     if args.html is not None:
         from kobox.sweep.page import page

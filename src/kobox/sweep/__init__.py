@@ -1,8 +1,8 @@
 """``kobox sweep``: every module of a tree loaded and unloaded on a booted kernel, each in a fresh state, and what came
 of it.
 
-``plan``: what, and in which order; ``life``: one module; ``inventory``: what a kernel shows; ``pool``: where the work
-is done; ``text``, ``page`` and ``junit``: renderings of the records.
+``plan``: what, and in which order; ``life``: one module; ``inventory``: what a kernel shows; ``pool`` and ``cluster``:
+where the work is done; ``text``, ``page`` and ``junit``: renderings of the records.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from kobox.box import boot
 from kobox.errors import UsageError
+from kobox.sweep.cluster import sweep_in_cluster
 from kobox.sweep.life import shared_needs
 from kobox.sweep.plan import find_tree, forget_known, indexed, items_of, portions, processors
 from kobox.sweep.pool import Setup, sweep_here, sweep_in_processes
@@ -21,13 +22,15 @@ from kobox.sweep.records import ModuleResult, SweepReport
 
 class SweepOptions(NamedTuple):
     """``image`` as ``kobox.boot`` takes it; ``root``: a tree instead of the image's own modules; ``select``: patterns
-    of names or paths, none for all; ``jobs``: processes, 0 for one a CPU."""
+    of names or paths, none for all; ``jobs``: processes, 0 for one a CPU (of a cluster: portions for so many)."""
 
     image: str | None = None
     root: str | None = None
     select: tuple[str, ...] = ()
     jobs: int = 0
     append: str = ""
+    cluster: str = ""
+    """Address of a Dask scheduler whose workers do the work, instead of processes here."""
 
 
 Progress = Callable[[str], None]
@@ -52,7 +55,10 @@ def sweep(
         jobs = min(options.jobs or processors(), len(items))
         setup = Setup(options.image or release, options.append, str(folder), shared_needs(items))
         pieces = portions(items, jobs)
-        run = sweep_here(setup, pieces) if jobs == 1 else sweep_in_processes(setup, pieces, jobs)
+        if options.cluster:
+            run = sweep_in_cluster(setup, pieces, options.cluster)
+        else:
+            run = sweep_here(setup, pieces) if jobs == 1 else sweep_in_processes(setup, pieces, jobs)
         for result in run:
             results.append(result)
             seen(result, len(results), len(items))

@@ -30,7 +30,8 @@ AGAIN_SECONDS = 0.15
 LIMIT_SECONDS = 150.0
 """Virtual time that one call into the kernel may take."""
 _O_NONBLOCK = 0o4000
-_UNKNOWN = "unknown symbols: "
+_UNKNOWN = re.compile(r"^(?:unknown symbols|the bare kernel does not have): (.+)$")
+"""How the loaders say which symbols they did not find."""
 _ROUNDS = 6
 """Passes over modules that came with another one and do not go at once."""
 _REPORT = re.compile(r"cut here|^BUG: |^Oops: |soft lockup|blocked for more than|Kernel panic|general protection fault")
@@ -162,8 +163,8 @@ class Bench:
         kernel.sleep(SETTLE_SECONDS)
         if result.load:
             result.reason = kernel.explain_last_load()
-            if result.reason.startswith(_UNKNOWN):
-                result.missing = tuple(result.reason.removeprefix(_UNKNOWN).split(", "))
+            unknown = _UNKNOWN.match(result.reason)
+            result.missing = tuple(unknown[1].split(", ")) if unknown else ()
 
     def _look(self, life: _Life) -> None:
         """What the load has changed."""

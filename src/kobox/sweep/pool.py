@@ -140,7 +140,10 @@ def _serve(setup: Setup, line: Connection) -> None:
             if result.error:
                 bench.close()
                 bench = None  # whatever went wrong, the next module gets a kernel that knows nothing of it
-            line.send(result)
+            try:
+                line.send(result)
+            except OSError:
+                return
 
 
 def _ending(code: int | None) -> str:
