@@ -34,6 +34,13 @@ def test_the_kernel_sets_its_clock_by_the_hosts(kernel: Kernel) -> None:
     assert abs(booted - kernel.guest.pc.epoch) < 60
 
 
+def test_the_clock_is_irregular_enough_for_the_kernel_to_draw_entropy_from(kernel: Kernel, debian_root: Path) -> None:
+    for name in ("sha3_generic", "jitterentropy_rng"):
+        kernel.insmod(next(debian_root.rglob(f"{name}.ko*")))
+    assert b"driver       : jitterentropy_rng" in kernel.read("/proc/crypto")
+    assert [record.text for record in kernel.dmesg() if "jitter" in record.text.lower()] == []
+
+
 def test_a_serial_port_is_opened_written_and_drained(kernel: Kernel) -> None:
     descriptor = kernel.files.open("/dev/ttyS0", O_RDWR | 0o400)
     before = kernel.now

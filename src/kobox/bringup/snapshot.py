@@ -94,7 +94,7 @@ def write(booted: Booted, folder: Path) -> None:
         "pending": machine.pending,
         "root": machine.pages.root,
         "epoch": guest.pc.epoch,
-        "pc": [pc.msrs, pc.apic, pc.ioapic, pc.ioapic_index, pc.cmos_index, pc.ports],
+        "pc": [pc.msrs, pc.apic, pc.ioapic, pc.ioapic_index, pc.cmos_index, pc.ports, pc.noise],
         "tasks": dataclasses.asdict(tasks),
         "sites": booted.sites,
         "log": booted.log.position(),
@@ -126,9 +126,9 @@ def restore(image: Image, options: BootOptions, folder: Path) -> Booted:
     machine.clock.now, machine.clock.deadline = state["now"], state["deadline"]
     machine.pending = list(state["pending"])
     guest.pc.epoch = state["epoch"]
-    msrs, apic, ioapic, ioapic_index, cmos_index, ports = state["pc"]
+    msrs, apic, ioapic, ioapic_index, cmos_index, ports, noise = state["pc"]
     guest.pc.state = PcState(
-        _int_keys(msrs), _int_keys(apic), _int_keys(ioapic), ioapic_index, cmos_index, _int_keys(ports)
+        _int_keys(msrs), _int_keys(apic), _int_keys(ioapic), ioapic_index, cmos_index, _int_keys(ports), noise
     )
     guest.tasks.state = TaskState(**state["tasks"])
     booted.log.restore(state["log"], lambda: _read_log(folder / _LOG))

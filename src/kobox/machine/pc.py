@@ -51,10 +51,12 @@ class PcState:
     ioapic_index: int = 0
     cmos_index: int = 0
     ports: isa.Registers = field(default_factory=dict)
+    noise: int = 1
+    """Where the sequence stands that makes one reading of the clock take longer than another."""
 
     def copy(self) -> PcState:
         msrs, apic, ioapic = dict(self.msrs), dict(self.apic), dict(self.ioapic)
-        return PcState(msrs, apic, ioapic, self.ioapic_index, self.cmos_index, dict(self.ports))
+        return PcState(msrs, apic, ioapic, self.ioapic_index, self.cmos_index, dict(self.ports), self.noise)
 
 
 def _reset_state(model: CpuModel) -> PcState:
@@ -109,7 +111,7 @@ class Pc:
 
     def _tick_by_port(self) -> int:
         """The time for who reads it from a port, which takes a while itself."""
-        self.machine.clock.now += _PORT_NS
+        self.machine.clock.wait(_PORT_NS)
         return self.machine.clock.now
 
     def _raise_line(self, line: int) -> None:
@@ -154,8 +156,14 @@ class Pc:
         machine = self.machine
         self.reads_in_a_row = self.reads_in_a_row + 1 if machine.traps_taken == self._last_read + 1 else 0
         self._last_read = machine.traps_taken
-        machine.clock.wait(min(self.reads_in_a_row**2, _LONGEST_STEP_NS))
+        machine.clock.wait(min(self.reads_in_a_row**2, _LONGEST_STEP_NS) + self._jitter())
         self._set_edx_eax(self._tsc())
+
+    def _jitter(self) -> int:
+        """0 to 31 ns, the same sequence in every run: a clock without any is refused as a source of entropy."""
+        state = self.state
+        state.noise = (state.noise * 6364136223846793005 + 1442695040888963407) & (1 << 64) - 1  # Knuth, MMIX
+        return state.noise >> 59
 
     def _rdtscp(self) -> None:
         self._rdtsc()
