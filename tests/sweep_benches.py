@@ -13,7 +13,7 @@ from kobox.sweep.records import Item, ModuleResult
 class FakeSetup(NamedTuple):
     """Stands for ``pool.Setup``."""
 
-    shared: frozenset[tuple[str, ...]] = frozenset()
+    image: str = ""
 
     def bench(self) -> FakeBench:
         return FakeBench()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from kobox.box import boot
 from kobox.errors import UsageError
 from kobox.sweep.cluster import sweep_in_cluster
-from kobox.sweep.life import shared_needs
+from kobox.sweep.life import Shared
 from kobox.sweep.plan import find_tree, forget_known, indexed, items_of, portions, processors
 from kobox.sweep.pool import Setup, sweep_here, sweep_in_processes
 from kobox.sweep.records import ModuleResult, SweepReport
@@ -53,7 +53,7 @@ def sweep(
     with indexed(folder) as tree:
         items = items_of(tree, options.select)
         jobs = min(options.jobs or processors(), len(items))
-        setup = Setup(options.image or release, options.append, str(folder), shared_needs(items))
+        setup = Setup(options.image or release, options.append, str(folder), Shared.of(items))
         pieces = portions(items, jobs)
         if options.cluster:
             run = sweep_in_cluster(setup, pieces, options.cluster)

@@ -7,7 +7,7 @@ are those of the recorded sweep of a real machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from kobox.errors import Errno
@@ -26,10 +26,12 @@ class Inventory(NamedTuple):
     folders: Seen
 
 
-def take(kernel: Any, before: Inventory | None = None) -> Inventory:
-    """The present state of a kernel at rest. ``before``: an earlier one of the same life, to be quicker."""
+def take(kernel: Any, before: Inventory | None = None, kinds: Collection[str] | None = None) -> Inventory:
+    """The present state of a kernel at rest. ``before``: an earlier one of the same life, to be quicker. ``kinds``:
+    read files only for these; others are as ``before``."""
     folders = Kernfs.of(kernel).look(before.folders if before is not None else {})
-    entries = {kind: frozenset(read(kernel)) for kind, read in _FILES.items()}
+    entries = dict(before.entries) if before is not None and kinds is not None else {}
+    entries |= {kind: frozenset(read(kernel)) for kind, read in _FILES.items() if kinds is None or kind in kinds}
     entries |= {kind: frozenset(read(folders)) for kind, read in _SYSFS.items()}
     return Inventory(entries, folders.seen)
 
@@ -144,6 +146,9 @@ def _thread_name(guest: Any, task: Any) -> str:
             return str(guest.read_cstr(whole).decode("utf-8", "surrogateescape"))
     return str(task.text("comm"))
 
+
+CHEAP = frozenset({"kthread", "chrdev", "misc"})
+"""Kinds that are looked at after an unload even where the load did not change them; all of sysfs is."""
 
 _FILES: dict[str, Callable[[Any], Iterable[str]]] = {
     "filesystems": _column("/proc/filesystems", -1),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from kobox.depot.names import module_name_of_path
 from kobox.errors import KoboxError
 from kobox.kernel.tasks import JobTimeout, KernelDead, TaskDied
 from kobox.ko import decompress
-from kobox.sweep.inventory import Inventory, added, take
+from kobox.sweep.inventory import CHEAP, Inventory, added, take
 from kobox.sweep.records import Item, Lines, ModuleResult
 
 SETTLE_SECONDS = 0.005
@@ -58,15 +59,33 @@ class _Life:
     own: list[str] = field(default_factory=list)
 
 
-class Bench:
-    """A kernel and a tree of modules. ``shared``: sets of dependencies that several modules begin with."""
+class Shared(NamedTuple):
+    """Lists of dependencies worth keeping a state for. ``beginnings`` are of several modules' lists, ``wholes`` are all
+    that some module needs: there an inventory is taken."""
 
-    def __init__(self, kernel: Any, tree: Path, shared: frozenset[tuple[str, ...]]) -> None:
+    beginnings: frozenset[tuple[str, ...]]
+    wholes: frozenset[tuple[str, ...]]
+
+    @classmethod
+    def of(cls, items: Iterable[Item]) -> Shared:
+        count = Counter(item.needs[:length] for item in items for length in range(1, len(item.needs) + 1))
+        beginnings = frozenset(beginning for beginning, many in count.items() if many > 1)
+        return cls(beginnings, beginnings & {item.needs for item in items})
+
+
+class Bench:
+    """A kernel, which knows a pristine state, and a tree of modules."""
+
+    def __init__(self, kernel: Any, tree: Path, shared: Shared) -> None:
         self.kernel, self._tree, self._shared = kernel, tree, shared
         self._stack: list[_State] = []
-        self._base: Inventory | None = None
         self._files: dict[str, bytes] = {}
+        self._nests = hasattr(kernel, "push")
         kernel.set_timeout(LIMIT_SECONDS)
+        # the kernel remembers the names that it was asked for once: with that behind it, every later look is quicker
+        self._base = take(kernel)
+        if self._nests:
+            kernel.push()
 
     def close(self) -> None:
         self.kernel.close()
@@ -95,29 +114,23 @@ class Bench:
             self._stack.pop()
             self.kernel.pop()
         failed = dict(self._stack[-1].failed) if self._stack else {}
-        keeping = True
+        keeping = self._nests
         for index in range(depth, len(needs)):
             refusal = self._load(needs[index])
             if refusal:
                 failed[module_name_of_path(needs[index])] = refusal
-            keeping = keeping and needs[: index + 1] in self._shared and hasattr(self.kernel, "push")
+            loaded = tuple(needs[: index + 1])
+            keeping = keeping and loaded in self._shared.beginnings
             if keeping:
+                inventory = take(self.kernel, self._base) if loaded in self._shared.wholes else None
                 self.kernel.push()
-                self._stack.append(_State(needs[index], dict(failed), None))
+                self._stack.append(_State(needs[index], dict(failed), inventory))
         return failed
 
     def _inventory(self, needs: Sequence[str]) -> Inventory:
-        """What the kernel shows now, with the dependencies loaded; taken once for a kept state."""
-        if not needs:
-            self._base = self._base or take(self.kernel)
-            return self._base
-        if len(self._stack) < len(needs):
-            return take(self.kernel, self._stack[-1].inventory if self._stack else self._base)
-        top = self._stack[-1]
-        if top.inventory is None:
-            self._stack[-1] = top = top._replace(inventory=take(self.kernel, self._base))
-        assert top.inventory is not None
-        return top.inventory
+        """What the kernel shows now, with the dependencies loaded."""
+        kept = self._stack[-1].inventory if needs and len(self._stack) == len(needs) else None
+        return self._base if not needs else kept or take(self.kernel, self._base)
 
     def _load(self, path: str) -> int:
         """The positive errno of a load; a crash in it counts as EFAULT would: the module is not there."""
@@ -194,7 +207,7 @@ class Bench:
         result.pinned = tuple(name for name in self._loaded() if name not in life.known)
         kernel.sleep(SETTLE_SECONDS)
         result.unload_log = self._log_since(life)
-        after = take(kernel, life.before)
+        after = take(kernel, life.before, CHEAP | result.registered.keys() | result.unregistered.keys())
         result.leftover, result.lost = added(life.before, after), added(after, life.before)
 
     def _delete(self, name: str) -> int:
@@ -217,13 +230,3 @@ class Bench:
                 life.result.warn = True
             elif not life.result.oops:
                 life.result.oops = report.title
-
-
-def shared_needs(items: Iterable[Item]) -> frozenset[tuple[str, ...]]:
-    """Beginnings of lists of dependencies that at least two modules have: those are worth keeping."""
-    count: dict[tuple[str, ...], int] = {}
-    for item in items:
-        for length in range(1, len(item.needs) + 1):
-            beginning = item.needs[:length]
-            count[beginning] = count.get(beginning, 0) + 1
-    return frozenset(beginning for beginning, many in count.items() if many > 1)

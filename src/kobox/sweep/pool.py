@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kobox.box import boot
-from kobox.sweep.life import Bench
+from kobox.sweep.life import Bench, Shared
 from kobox.sweep.records import Item, ModuleResult
 
 PATIENCE = 600.0
@@ -27,7 +27,7 @@ class Setup(NamedTuple):
     image: str
     append: str
     tree: str
-    shared: frozenset[tuple[str, ...]]
+    shared: Shared
 
     def bench(self) -> Bench:
         """A booted kernel, ready to sweep. The memory checker has no part in it: it would only cost time."""

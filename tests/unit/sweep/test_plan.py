@@ -8,7 +8,7 @@ import pytest
 
 from kobox.depot.tree import ModuleTree
 from kobox.errors import UsageError
-from kobox.sweep.life import shared_needs
+from kobox.sweep.life import Shared
 from kobox.sweep.plan import find_tree, forget_known, items_of, portions
 from kobox.sweep.records import Item, ModuleResult
 
@@ -59,7 +59,8 @@ def test_modules_with_the_same_dependencies_are_neighbours_and_all_are_there() -
 
 def test_beginnings_that_two_modules_share_are_worth_keeping() -> None:
     items = [Item("m", "m", ("a", "b")), Item("n", "n", ("a", "c")), Item("o", "o", ("b",))]
-    assert shared_needs(items) == {("a",)}
+    assert Shared.of(items).beginnings == {("a",)}
+    assert Shared.of([*items, Item("p", "p", ("a", "b"))]).wholes == {("a", "b")}
 
 
 def test_the_tree_of_the_kernels_own_release_is_taken_from_a_root(tree: ModuleTree, tmp_path: Path) -> None:
