@@ -13,6 +13,8 @@ from kobox.image import Image
 from kobox.sweep import SweepOptions, sweep
 from kobox.sweep.inventory import added, take
 from kobox.sweep.kernfs import Kernfs, _Files
+from paths import EXAMPLES
+from schemas import problems_of_command
 
 pytestmark = pytest.mark.image
 
@@ -62,6 +64,7 @@ def test_the_command_sweeps_in_processes_and_writes_its_three_reports(
     )  # fmt: skip
     report = json.loads(capsys.readouterr().out)
     assert code == 0
+    assert problems_of_command(report, "sweep") == []
     assert report["modules"]["dummy"]["registered"]["net"] == ["dummy0"]
     assert report["summary"]["jobs"] == 2
     assert len(report["modules"]) == report["summary"]["modules"] > 40
@@ -71,8 +74,6 @@ def test_the_command_sweeps_in_processes_and_writes_its_three_reports(
 
 
 def test_a_crash_in_an_init_is_a_result_and_the_next_module_lives(debian_root: Path, tmp_path: Path) -> None:
-    from paths import EXAMPLES
-
     folder = tmp_path / "lib/modules" / next(path.name for path in (debian_root / "lib/modules").iterdir())
     folder.mkdir(parents=True)
     names = ("hello", "walk_oops", "slab")
@@ -86,6 +87,7 @@ def test_a_crash_in_an_init_is_a_result_and_the_next_module_lives(debian_root: P
     assert found["walk_oops"].taint_after & 128
     assert found["slab"].taint_before == 0
     assert not report.ok
+    assert problems_of_command(json.loads(json.dumps(report.as_data())), "sweep") == []
 
 
 def test_another_release_is_swept_by_the_same_code(trixie_image: Image, trixie_root: Path) -> None:
