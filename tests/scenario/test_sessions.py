@@ -22,6 +22,7 @@ from kobox.session.boot import BootPlan
 from kobox.session.client import RemoteKernel, connect
 from kobox.session.launch import launch
 from paths import EXAMPLES
+from schemas import problems_of_command
 
 pytestmark = pytest.mark.image
 KOBOX = [sys.executable, "-m", "kobox"]
@@ -124,6 +125,8 @@ def test_a_day_with_a_session(no_sessions: None, image: str, capsys: pytest.Capt
     assert "kobox ls: /nope: No such file or directory\n" in err
     assert "insmod: ERROR: the loader: unknown symbols: " in err
     events = [json.loads(line) for line in said("events", "--since", "0", "--no-follow", "--json").splitlines()]
+    for event in events:
+        assert problems_of_command(event, "events") == [], event
     assert "hello: goodbye, my_param is 9" in [event.get("text") for event in events]
     assert [event["path"] for event in events if event["type"] == "uevent"] == ["/module/hello"] * 2
     (row,) = json.loads(said("ps", "--json"))
@@ -132,6 +135,25 @@ def test_a_day_with_a_session(no_sessions: None, image: str, capsys: pytest.Capt
     assert said("lsmod").splitlines() == ["Module                  Size  Used by"]
     said("halt")
     assert json.loads(said("ps", "--json")) == []
+
+
+def test_every_answer_is_as_its_published_schema_says(
+    no_sessions: None, image: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (
+        ["boot", "--image", image, "--json"],
+        ["ps", "--json"],
+        ["save", "--json", str(tmp_path / "state")],
+        ["ls", "--json", "/proc/sys"],
+        ["ls", "-l", "--json", "/proc/sys"],
+        ["lsmod", "--json"],
+        ["reboot", "--json"],
+        ["restore", "--json", "--name", "again", str(tmp_path / "state")],
+        ["restore", "--list", "--json"],
+        ["halt", "--json", "--session", "again"],
+    ):
+        assert main(words) == 0, capsys.readouterr().err
+        assert problems_of_command(json.loads(capsys.readouterr().out), words[0]) == [], words
 
 
 def test_boot_loads_what_the_root_lists_by_the_roots_own_rules(

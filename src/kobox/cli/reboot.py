@@ -17,14 +17,14 @@ The session keeps its name, its options and its clients; its kernel is a fresh o
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_session(parser)
-    parser.add_argument("--json", action="store_true", help="what runs now, as JSON")
+    parser.add_argument("--json", action="store_true", help="what the session is now, as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     with kernel_of(args) as kernel:
         about = kernel.reboot()
         if args.json:
-            print_json(about)
+            print_json(kernel.info())
         else:
             print(f"{kernel.name}: kernel {about['release']}")
     return 0
