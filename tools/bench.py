@@ -82,6 +82,11 @@ def run_image(image: Image) -> Row:
     return Row("kobox run hello.ko on the image from its snapshot, whole process", value, "ms", 250)
 
 
+def shell(image: Image) -> Row:
+    value = median(command("shell", "--image", _name(image), "-c", "cat /proc/version"), 9)
+    return Row("kobox shell -c on the image from its snapshot, whole process", value, "ms", 350)
+
+
 def load_cycle(image: Image) -> Row:
     hello = (EXAMPLES / "hello.ko").read_bytes()
     with boot(_name(image)) as kernel:
@@ -323,6 +328,7 @@ def _free_pages(kernel: Kernel) -> int:
 ROWS: dict[str, Callable[[Image], Row]] = {
     "bare": run_bare,
     "run": run_image,
+    "shell": shell,
     "cycle": load_cycle,
     "reset": reset,
     "trace-functions": function_tracer,

@@ -124,7 +124,16 @@ def tools(
         "depmod": (lambda words: depmod.main([*_root_option(modules), *words]), "", ("depmod -n | head",)),
     }
     found = [
-        Command(name, _usage_line(name), usage_of(name).help, _caught(main), examples, _options(name), completes)
+        Command(
+            name,
+            _usage_line(name),
+            _sentence(usage_of(name).help),
+            _caught(main),
+            examples,
+            _options(name),
+            completes,
+            _details(name),
+        )
         for name, (main, completes, examples) in mains.items()
     ]
     found.append(
@@ -136,6 +145,7 @@ def tools(
             ("dmesg -l err,warn", "dmesg -T | tail -3", "dmesg -w", "dmesg -n err"),
             _options("dmesg"),
             "",
+            _details("dmesg"),
         )
     )
     found.append(
@@ -176,6 +186,31 @@ def _usage_line(name: str) -> str:
 
 def _options(name: str) -> tuple[str, ...]:
     return tuple(spelled for option in usage_of(name).options for spelled in option.names)
+
+
+_ELSEWHERE = {"--live", "--root", "--session"}
+"""Options that choose another system than the shell's."""
+
+
+_HELP_COLUMN = 32
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _details(name: str) -> str:
+    """Every option that makes sense here, with what it is for."""
+    lines = ["options:"]
+    for option in usage_of(name).options:
+        if _ELSEWHERE & set(option.names):
+            continue
+        spelled = f"  {option.spelling}"
+        if len(spelled) > _HELP_COLUMN - 2:
+            lines.append(spelled)
+            spelled = ""
+        lines.append(f"{spelled:<{_HELP_COLUMN}}{option.help}")
+    return "\n".join(lines)
 
 
 def _caught(main: Main) -> Callable[[Io, Sequence[str]], Output]:

@@ -67,10 +67,14 @@ class Command:
     completes: str = "paths"
     """What its operands are: ``paths`` (of the kernel's tree), ``files`` (of this host), ``modules`` (that can be
     loaded), ``loaded`` (modules), ``commands``, or nothing."""
+    details: str = ""
+    """More help, such as a list of options."""
 
     def help(self) -> str:
         """What ``help NAME`` says."""
         lines = [f"usage: {self.name} {self.usage}".rstrip(), "", self.about]
+        if self.details:
+            lines += ["", self.details]
         if self.examples:
             lines += ["", "examples:", *(f"  {example}" for example in self.examples)]
         return "\n".join(lines) + "\n"

@@ -189,8 +189,9 @@ def _bracket(text: str) -> str:
 GREP = Command(
     "grep",
     "[-E|-F] [-ivcnqolwxhHs] [-r] [-A N] [-B N] [-C N] [-m N] PATTERN [FILE ...]",
-    "Lines that match. -i any case, -v those that do not, -c count, -n with numbers, -o only what matches,\n"
-    "-l names of files, -q only the status, -r everything below a directory.",
+    "Print the lines that match a pattern.\n"
+    "-i any case, -v those that do not match, -c count, -n with numbers, -o only what matches, -l names of files,\n"
+    "-q only the status, -r everything below a directory.",
     grep,
     ("dmesg | grep -i error", "grep -r . /sys/module/hello/parameters", "grep -c =p /proc/dynamic_debug/control"),
     ("-i", "-v", "-c", "-n", "-q", "-o", "-l", "-w", "-x", "-r", "-E", "-F", "-A", "-B", "-C", "-m"),

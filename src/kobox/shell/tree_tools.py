@@ -201,8 +201,9 @@ TREE_TOOLS = (
     Command("ls", "[-l] [-aAd1FR] [PATH ...]", "List directories. -l with mode, owner and size, -R all below.", ls,
             ("ls /sys/bus/pci/drivers", "ls -l /dev"), ("-l", "-a", "-d", "-1", "-F", "-R")),
     Command("readlink", "PATH ...", "Where symbolic links lead.", readlink, ("readlink /sys/class/net/lo",)),
-    Command("test", "EXPRESSION", "Status 0 if it holds: -e -f -d -s -c -b -L PATH, -n -z TEXT, TEXT = TEXT, !=,\n"
-            "NUMBER -eq -ne -lt -le -gt -ge NUMBER, ! EXPRESSION. Also as [ EXPRESSION ].", test,
+    Command("test", "EXPRESSION", "Status 0 if an expression holds.\n"
+            "-e -f -d -s -c -b -L PATH, -n -z TEXT, TEXT = TEXT, !=, NUMBER -eq -ne -lt -le -gt -ge NUMBER,\n"
+            "! EXPRESSION. Also as [ EXPRESSION ].", test,
             ("test -e /dev/null && echo there",)),
     Command("[", "EXPRESSION ]", "As test.", bracket, ("[ -d /sys/module/hello ] || insmod hello.ko",)),
 )  # fmt: skip
