@@ -65,8 +65,12 @@ def test_messages_name_the_line_and_the_last_status_is_the_shells(shell: Script)
 def test_a_refused_module_says_why(shell: Script) -> None:
     code, _, err = shell(f"insmod {EXAMPLES}/user.ko")
     assert code == 1
-    assert "insmod: ERROR: could not insert module" in err
-    assert "Unknown symbol" in err
+    lines = err.splitlines()
+    assert (
+        lines[0]
+        == f"kobox shell: line 1: insmod: ERROR: could not insert module {EXAMPLES}/user.ko: Unknown symbol in module"
+    )
+    assert lines[1].startswith("kobox shell: line 1: insmod: ERROR: the loader: unknown symbols: exporter_")
 
 
 def test_with_e_the_first_failure_ends_the_script(shell: Script) -> None:

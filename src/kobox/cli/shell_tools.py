@@ -101,14 +101,8 @@ def tools(
     """The commands, for one kernel; ``session`` is the same where it is one's, ``restart`` boots it anew."""
     target = KernelTarget(kernel)
 
-    def explained(arguments: Sequence[str]) -> int:
-        code = insmod.main(arguments, target)
-        if code and kernel.explain_last_load():
-            raise Failed(kernel.explain_last_load(), code)
-        return code
-
     mains: dict[str, tuple[Main, str, tuple[str, ...]]] = {
-        "insmod": (explained, "files", ("insmod hello.ko my_param=7",)),
+        "insmod": (lambda words: insmod.main(words, target), "files", ("insmod hello.ko my_param=7",)),
         "rmmod": (lambda words: rmmod.main([*_root_option(modules), *words], target), "loaded", ("rmmod hello",)),
         "lsmod": (lambda words: lsmod.main(words, target), "", ("lsmod", "lsmod | wc -l")),
         "modprobe": (
@@ -227,9 +221,8 @@ def _caught(main: Main) -> Callable[[Io, Sequence[str]], Output]:
                 code = int(ended.code or 0)
             except (KoboxError, OSError) as error:
                 failure = error
-        said = _bytes_of(err)
-        if said:
-            shell.complain(said.decode("utf-8", "surrogateescape").removesuffix("\n"))
+        for line in _bytes_of(err).decode("utf-8", "surrogateescape").splitlines():
+            shell.complain(line)
         yield _bytes_of(out)
         if failure is not None:
             raise failure

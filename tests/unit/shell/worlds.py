@@ -101,9 +101,6 @@ class FolderKernel:
 
     def set_timeout(self, seconds: float) -> None: ...
 
-    def explain_last_load(self) -> str:
-        return ""
-
     def interrupt(self, wanted: bool = True) -> None:
         self.interrupts += wanted
 
