@@ -73,6 +73,16 @@ def test_a_refused_module_says_why(shell: Script) -> None:
     assert lines[1].startswith("kobox shell: line 1: insmod: ERROR: the loader: unknown symbols: exporter_")
 
 
+def test_a_file_without_an_end_is_read_as_far_as_anybody_wants(shell: Script) -> None:
+    count = "ls /proc/self/fd | wc -l"
+    endless = "cat /dev/kmsg | head -1 | grep -c 'Linux version'; head -c 5 /dev/zero | wc -c"
+    code, out, err = shell(f"{count}; {endless}; {count}")
+    assert (code, err) == (0, "")
+    before, first, second, after = out.split()
+    assert (first, second) == ("1", "5")
+    assert before == after, "nothing stays open"
+
+
 def test_with_e_the_first_failure_ends_the_script(shell: Script) -> None:
     assert shell("echo a; false; echo b", "-e")[:2] == (1, "a\n")
     assert shell("echo a; exit 3; echo b")[:2] == (3, "a\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import islice
 from typing import NamedTuple
 
@@ -32,9 +33,19 @@ def sources(io: Io, operands: Sequence[str], command: str) -> Iterator[Source]:
             yield Source("-", io.input)
             continue
         try:
-            yield Source(path, iter([io.tree.read(path)]))
+            chunks = io.tree.chunks(path)
         except (Errno, OSError) as error:
             io.complain(f"{command}: {path}: {reason(error)}")
+            continue
+        with closing(chunks):
+            yield Source(path, _as_they_come(io, chunks, f"{command}: {path}"))
+
+
+def _as_they_come(io: Io, chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
+    try:
+        yield from chunks
+    except (Errno, OSError) as error:
+        io.complain(f"{name}: {reason(error)}")
 
 
 def encoded(text: str) -> bytes:

@@ -6,8 +6,9 @@ import fnmatch
 import posixpath
 import re
 import stat
+from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kobox.errors import Errno
 from kobox.kernel.records import DirEntry, Status
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 HOST = "host:"
 _WRITE, _CREATE, _TRUNCATE, _APPEND = 0o1, 0o100, 0o1000, 0o2000
+_CHUNK = 1 << 16
 _MAGIC = re.compile(r"[*?[]")
 
 
@@ -41,6 +43,20 @@ class Tree:
         if path.startswith(HOST):
             return Path(path.removeprefix(HOST)).read_bytes()
         return self._kernel.read(self.absolute(path))
+
+    def chunks(self, path: str) -> Generator[bytes, None, None]:
+        """A file piece by piece, as one ``read`` after the other gives it: one without an end can be followed. A kernel
+        in another process reads whole files. What goes wrong at the beginning is raised here, not later."""
+        files = self._kernel.files
+        if path.startswith(HOST) or not hasattr(files, "open"):
+            return _given([self.read(path)])
+        descriptor = files.open(self.absolute(path))
+        try:
+            first = files.read_from(descriptor, _CHUNK)
+        except BaseException:
+            files.close(descriptor)
+            raise
+        return _read_on(files, descriptor, first)
 
     def write(self, path: str, data: bytes, append: bool = False) -> None:
         """All of ``data``, in one call where the kernel takes it so."""
@@ -121,6 +137,20 @@ class Tree:
         except (Errno, OSError):
             return False
         return True
+
+
+def _given(pieces: list[bytes]) -> Generator[bytes, None, None]:
+    yield from pieces
+
+
+def _read_on(files: Any, descriptor: int, first: bytes) -> Generator[bytes, None, None]:
+    try:
+        chunk = first
+        while chunk:
+            yield chunk
+            chunk = files.read_from(descriptor, _CHUNK)
+    finally:
+        files.close(descriptor)
 
 
 def has_magic(pattern: str) -> bool:
