@@ -234,9 +234,9 @@ class Kernel(KernelFace):
 
         ``UsageError`` while a module that the kernel asked for is still being loaded, or a trace is on.
         """
-        if self._tracer is not None and self._tracer.on:
-            raise UsageError("no checkpoint while a trace is on", hint="end the trace first")
+        self._refuse_while_tracing("checkpoint")
         from kobox.bringup.snapshot import Pristine, check_at_rest
+
 
         check_at_rest(self.booted)
         self.guest.machine.memory.freeze()
@@ -247,6 +247,7 @@ class Kernel(KernelFace):
 
     def push(self) -> None:
         """As ``checkpoint``, until ``pop``; costs only what was written since the state below. May be nested."""
+        self._refuse_while_tracing("push")
         if self._pristine is None:
             raise UsageError("no state to stand on", hint="call mark_pristine() after boot()")
         machine = self.guest.machine
@@ -285,6 +286,11 @@ class Kernel(KernelFace):
         self._said_once = self.modules_room.loader.said_once
         self._autoload_start = self._modprobe.mark() if self._modprobe is not None else 0
 
+    def _refuse_while_tracing(self, what: str) -> None:
+        """Half of a trace lies outside of the guest's state."""
+        if self._tracer is not None and self._tracer.on:
+            raise UsageError(f"no {what} while a trace is on", hint="end the trace first")
+
     def reset(self) -> None:
         """Back to the state after boot, or to the last ``checkpoint`` or ``push``."""
         if self._pristine is None:
@@ -314,6 +320,7 @@ class Kernel(KernelFace):
         """
         from kobox.bringup import living
 
+        self._refuse_while_tracing("saving")
         if self._options is None:
             raise UsageError("this kernel was not made by boot()")
         kept = living.Kept(self.guest.tasks.comm, self.loader, self._log_start, self._own_traps)
