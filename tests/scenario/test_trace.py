@@ -20,7 +20,7 @@ from kobox.debug.tracing import Call
 from kobox.debug.tracing.text import render
 from kobox.errors import Errno, UsageError
 from kobox.image import Image
-from kobox.kernel.tasks import TaskDied
+from kobox.kernel.tasks import KernelDead, TaskDied
 from kobox.ko import read_module
 from kobox.runner import Finder
 from needs import lacking
@@ -313,6 +313,21 @@ def test_a_module_whose_init_crashes_shows_how_far_it_came(pristine: Kernel) -> 
         " 0)               |  bug_init [bug]() {",
         "# has not returned: bug_init [bug]",
     ]
+
+
+def test_a_kernel_that_panics_leaves_its_last_calls(pristine: Kernel) -> None:
+    with pristine.trace(events=["signal:*"], probes=["panic"]) as trace, pytest.raises(KernelDead):
+        pristine.insmod(example_file(pristine.release, "hostile/recurse"))
+    assert trace.calls[0].function == "recurse_init"
+    assert trace.calls[-1].function == "deeper"
+    assert trace.calls[-1].depth > 10
+    assert {call.comm for call in trace.calls} == {"insmod"}
+    (panic,) = [event for event in trace.events if event.name == "panic"]
+    assert panic.fields["fmt"].startswith("Fatal exception")
+    pristine.reset()
+    with pristine.trace() as again:
+        pristine.insmod(example_file(pristine.release, "hello"))
+    assert again.called("hello_init")
 
 
 def test_the_functions_of_an_init_that_fails_keep_their_names(pristine: Kernel) -> None:

@@ -20,7 +20,7 @@ examples:
   kobox trace bonding.ko.xz                          its calls with times, from load to unload
   kobox trace bonding.ko.xz --function 'bond_opt_*' --no-graph
   kobox trace ext4.ko.xz --probe kmem_cache_create   its arguments by name, and what it returned
-  kobox trace ext4.ko.xz --event module:* --chrome ext4.json
+  kobox trace ext4.ko.xz --event 'module:*' --chrome ext4.json
   kobox trace hello.ko -- my_param=7
 
 Without --function, --module, --event and --probe: every function of the module, and the kernel's functions that it

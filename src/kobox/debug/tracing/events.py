@@ -56,26 +56,32 @@ class EventReader:
         self._guest, self._fs, self._sys, self._pages, self._names = guest, fs, syscalls, pages, names
         self._formats: dict[int, Format] = {}
         self._raw: list[_Raw] = []
+        for name in _PRINTS:
+            self.learn("ftrace", name)
+
+    def learn(self, system: str, name: str) -> None:
+        """The layout of an event that is enabled now."""
+        self._take_format(system, self._fs.read(f"events/{system}/{name}/format"))
 
     def drain(self) -> int:
         """Take the instance's records; returns how many were lost. The arrays must be switched off."""
         lines = self._lines()
-        lost, found = 0, []
-        for raw in self._fs.pages(INSTANCE, self._pages.size):
-            page = self._pages.read(raw)
-            lost += page.lost
-            found += page.records
-        paired = len(lines) == len(found)
-        for index, (time, data) in enumerate(found):
-            form = self._format_of(int.from_bytes(data[:2], "little"))
+        pages = [self._pages.read(raw) for raw in self._fs.pages(INSTANCE, self._pages.size)]
+        self.take([record for page in pages for record in page.records], lines)
+        return sum(page.lost for page in pages)
+
+    def take(self, records: list[tuple[int, bytes]], lines: list[str]) -> None:
+        """Note records; ``lines`` are their texts, in the same order. Without them the fields stand for the text."""
+        paired = len(lines) == len(records)
+        for index, (time, data) in enumerate(records):
+            form = self._format_of(data)
             fields = form.decode(data)
             text = lines[index].partition(": ")[2] if paired else " ".join(f"{k}={v}" for k, v in fields.items())
             self._note(form, time, data, text, fields)
-        return lost
 
     def take_print(self, time: int, data: bytes) -> None:
         """A record of the kernel's own array that is not a function's."""
-        form = self._format_of(int.from_bytes(data[:2], "little"))
+        form = self._format_of(data)
         if form.name not in _PRINTS:
             return
         fields = form.decode(data)
@@ -111,18 +117,9 @@ class EventReader:
                 lines[-1] += "\n" + line
         return lines
 
-    def _format_of(self, number: int) -> Format:
-        if number not in self._formats:
-            self._read_formats()
+    def _format_of(self, data: bytes) -> Format:
+        number = int.from_bytes(data[:2], "little")
         return self._formats.get(number, Format("", f"type {number}", number, ()))
-
-    def _read_formats(self) -> None:
-        """The layouts of ftrace's own records and of every event that is enabled."""
-        for name in _PRINTS:
-            self._take_format("ftrace", self._fs.read(f"events/ftrace/{name}/format"))
-        for line in self._fs.read(INSTANCE + "set_event").splitlines() if self._fs.has(INSTANCE) else ():
-            system, _, name = line.partition(":")
-            self._take_format(system, self._fs.read(f"events/{system}/{name}/format"))
 
     def _take_format(self, system: str, text: str) -> None:
         form = Format.parse(system, text)

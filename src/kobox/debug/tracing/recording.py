@@ -8,7 +8,7 @@ names that outlive a module, and a clock that means something (``clock``).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
 from kobox.debug.live import LiveGuest
@@ -18,7 +18,8 @@ from kobox.debug.tracing.events import EventReader
 from kobox.debug.tracing.names import Names, Region
 from kobox.debug.tracing.probes import GROUP, Probe
 from kobox.debug.tracing.records import GRAPH, Options, Trace
-from kobox.debug.tracing.ring import Format, PageReader
+from kobox.debug.tracing.remains import remaining_pages
+from kobox.debug.tracing.ring import Format, Page, PageReader
 from kobox.debug.tracing.sites import Filter, Sites
 from kobox.debug.tracing.tracefs import INSTANCE, Tracefs
 from kobox.errors import Errno, UsageError
@@ -59,6 +60,7 @@ class Recording:
         """Names of the functions that are traced because they were asked for."""
         self._comms: dict[int, str] = {}
         self._reader: FunctionReader | None = None
+        self._salvaged = False
         self.over = False
 
     # -- begin and end --------------------------------------------------------------------------------------------
@@ -81,6 +83,7 @@ class Recording:
                     f"kernel {self._guest.image.release} has no tracer {options.tracer!r}",
                     hint=f"it has {fs.read('available_tracers').strip()}",
                 )
+            self._reader = self._function_reader()
             self._choose_functions()
         self._define_probes("")
         self._enable_events()
@@ -93,7 +96,8 @@ class Recording:
             return
         self.over = True
         try:
-            self._give_back()
+            if not self._guest.tasks.dead:
+                self._give_back()
         finally:
             self._clock.abandon()
 
@@ -225,6 +229,7 @@ class Recording:
             self._fs.define(line)
         for event in probe.events:
             self._fs.write(f"{INSTANCE}events/{GROUP}/{event}/enable", "1")
+            self._events.learn(GROUP, event)
 
     def _owner_of(self, function: str) -> str | None:
         """The module that has a function, empty for the kernel, None where nobody has."""
@@ -249,6 +254,7 @@ class Recording:
                 if event not in self._enabled:
                     self._fs.write(f"{INSTANCE}events/{event}/enable", "1")
                     self._enabled.add(event)
+                    self._events.learn(*event.split("/"))
                 self._found.add(wanted)
 
     def _events_like(self, system: str, name: str) -> Iterator[str]:
@@ -269,39 +275,49 @@ class Recording:
     # -- what was recorded ----------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Take the records out of the kernel's buffers and name what is in them."""
-        if self.over:
+        """Take the records out of the kernel's buffers and name what is in them; a dead kernel's are read once."""
+        if self.over or self._salvaged:
+            return
+        if self._guest.tasks.dead:
+            self._salvage()
             return
         fs = self._fs
         fs.switch(False)
+        pids = self._take_pages(self._pages.read(raw) for raw in fs.pages("", self._pages.size))
+        if self.options.events or self.options.probes:
+            self._lost += self._events.drain()
+        for pid in (pids | self._events.pids) - self._comms.keys():
+            self._comms[pid] = self._name_of_task(pid)
+        fs.switch(True)
+
+    def _salvage(self) -> None:
+        """What a kernel that has stopped for good has left. Of its tasks only the last one's name is known."""
+        self._salvaged = True
+        task = self._guest.view("task_struct", self._guest.current)
+        self._comms.setdefault(task["pid"], task.text("comm"))
+        size = self._pages.size
+        self._take_pages(self._pages.read(raw, taken) for raw, taken in remaining_pages(self._guest, size, False))
+        for raw, taken in remaining_pages(self._guest, size, True):
+            self._events.take(self._pages.read(raw, taken).records, [])
+
+    def _take_pages(self, pages: Iterable[Page]) -> set[int]:
+        """Note the records of the kernel's own array; returns the processes that were met."""
         pids: set[int] = set()
-        reader = self._function_reader() if self.options.tracer else None
-        for raw in fs.pages("", self._pages.size):
-            page = self._pages.read(raw)
+        for page in pages:
             self._lost += page.lost
             for time, data in page.records:
-                record = reader.read(time, data) if reader else None
+                record = self._reader.read(time, data) if self._reader else None
                 if record is None:
                     self._events.take_print(time, data)
                 else:
                     self._records.append(record)
                     pids.add(record.pid)
-        if self.options.events or self.options.probes:
-            self._lost += self._events.drain()
-        self._learn_tasks(pids | self._events.pids)
-        fs.switch(True)
+        return pids
 
     def _function_reader(self) -> FunctionReader:
-        if self._reader is None:
-            names = ("funcgraph_entry", "funcgraph_exit") if self.options.tracer == GRAPH else ("function",)
-            formats = [Format.parse("ftrace", self._fs.read(f"events/ftrace/{name}/format")) for name in names]
-            self._reader = FunctionReader(formats, self._names)
-        return self._reader
-
-    def _learn_tasks(self, pids: set[int]) -> None:
-        """Names of the tasks that were met for the first time; who is gone by now has none."""
-        for pid in pids - self._comms.keys():
-            self._comms[pid] = self._name_of_task(pid)
+        names = ("funcgraph_entry", "funcgraph_exit") if self.options.tracer == GRAPH else ("function",)
+        formats = [Format.parse("ftrace", self._fs.read(f"events/ftrace/{name}/format")) for name in names]
+        return FunctionReader(formats, self._names)
 
     def _name_of_task(self, pid: int) -> str:
         if not pid:

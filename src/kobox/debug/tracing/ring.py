@@ -108,7 +108,8 @@ class PageReader:
         self._commit_size = max(self._commit.size, 4)
         self.size = self._data.offset + self._data.size
 
-    def read(self, page: bytes) -> Page:
+    def read(self, page: bytes, taken: int = 0) -> Page:
+        """``taken``: bytes of the page's data whose records are known already."""
         (stamp,) = struct.unpack_from("<Q", page)
         place = self._commit.offset
         commit = int.from_bytes(page[place : place + self._commit_size], "little")
@@ -119,12 +120,13 @@ class PageReader:
             lost = 1
             if commit & _MISSED_STORED:
                 lost = int.from_bytes(page[start + used : start + used + self._commit.size], "little")
-        return Page(list(_records(page[start : start + used], stamp)), lost)
+        return Page(list(_records(page[start : start + used], stamp, taken)), lost)
 
 
-def _records(data: bytes, time: int) -> Iterator[tuple[int, bytes]]:
+def _records(data: bytes, time: int, taken: int) -> Iterator[tuple[int, bytes]]:
     at, end = 0, len(data)
     while at + 4 <= end:
+        known = at < taken
         (word,) = struct.unpack_from("<I", data, at)
         kind, delta = word & _LENGTH_MASK, word >> _DELTA_BITS
         at += 4
@@ -143,5 +145,6 @@ def _records(data: bytes, time: int) -> Iterator[tuple[int, bytes]]:
             if not kind:
                 size = int.from_bytes(data[at : at + 4], "little") - 4
                 at += 4
-            yield time, data[at : at + size]
+            if not known:
+                yield time, data[at : at + size]
             at += size

@@ -87,21 +87,21 @@ class Tracefs:
     def switch(self, on: bool) -> None:
         """Let the arrays record, or not."""
         function = "tracer_tracing_on" if on else "tracer_tracing_off"
-        for array in self._arrays():
+        for array in arrays_of(self._guest):
             self._guest.call(function, array)
 
-    def _arrays(self) -> list[int]:
-        """The kernel's own array, and the instance where it was made."""
-        guest = self._guest
-        arrays = [guest.symbol("global_trace")]
-        head, offset = guest.symbol("ftrace_trace_arrays"), guest.layouts.offset("trace_array", "list")
-        at = guest.read_uint(head)
-        for _ in range(_ARRAYS_LIMIT):
-            if at == head:
-                break
-            array = guest.view("trace_array", at - offset)
-            name = array["name"] & (1 << 64) - 1
-            if name and guest.read_cstr(name, 64) == b"kobox":
-                arrays.append(array.address)
-            at = guest.read_uint(at)
-        return arrays
+
+def arrays_of(guest: Guest) -> list[int]:
+    """Addresses of the kernel's own ``struct trace_array``, and of the instance's where it was made."""
+    arrays = [guest.symbol("global_trace")]
+    head, offset = guest.symbol("ftrace_trace_arrays"), guest.layouts.offset("trace_array", "list")
+    at = guest.read_uint(head)
+    for _ in range(_ARRAYS_LIMIT):
+        if at == head:
+            break
+        array = guest.view("trace_array", at - offset)
+        name = array["name"] & (1 << 64) - 1
+        if name and guest.read_cstr(name, 64) == b"kobox":
+            arrays.append(array.address)
+        at = guest.read_uint(at)
+    return arrays

@@ -11,7 +11,6 @@ from kobox.errors import UsageError
 from kobox.kernel.files import Files
 from kobox.kernel.guest import Guest
 from kobox.kernel.syscalls import Syscalls
-from kobox.kernel.tasks import KernelDead
 
 
 class Tracer:
@@ -87,10 +86,7 @@ class Tracing:
     ) -> None:
         if self._recording is None or self._recording.over:
             return  # a reset has ended it
-        if isinstance(error, KernelDead):
-            self._tracer.abandon()
-        else:
-            self._tracer.stop()
+        self._tracer.stop()
 
     @property
     def result(self) -> Trace:

@@ -78,6 +78,12 @@ def test_lost_records_are_counted(flags: int, behind: bytes, lost: int) -> None:
     assert PageReader(HEADER).read(page(0, record(0, b"aaaa"), flags, behind)).lost == lost
 
 
+def test_records_that_were_taken_before_still_count_for_the_time() -> None:
+    first = record(3, b"aaaa")
+    read = PageReader(HEADER).read(page(1000, first + record(4, b"bbbb")), taken=len(first))
+    assert read.records == [(1007, b"bbbb")]
+
+
 def test_a_record_that_is_cut_off_ends_the_page() -> None:
     assert PageReader(HEADER).read(page(0, record(0, b"aaaa") + b"\1")).records == [(0, b"aaaa")]
 
