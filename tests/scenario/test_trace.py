@@ -253,6 +253,23 @@ def test_a_probe_that_the_kernel_refuses_is_named_in_its_words(kernel: Kernel) -
     assert trace.events
 
 
+@pytest.mark.parametrize("graph", [False, True])
+def test_after_a_panic_the_trace_is_read_from_memory(kernel: Kernel, graph: bool) -> None:
+    with kernel.trace("*sysrq*", "vfs_open", graph=graph) as trace:
+        kernel.read("/proc/version")
+        early = trace.calls
+        with pytest.raises(KernelDead):
+            kernel.write("/proc/sysrq-trigger", "c")
+    assert [call.function for call in early] == ["vfs_open"]
+    names = [call.function for call in trace.calls]
+    assert names[0] == "vfs_open"
+    assert names[-1] == "sysrq_handle_crash"
+    assert "__handle_sysrq" in names
+    assert trace.calls[-1].comm == "insmod"
+    kernel.reset()
+    assert kernel.read(TRACING + "current_tracer") == b"nop\n"
+
+
 def test_one_trace_at_a_time(kernel: Kernel, tmp_path: Path) -> None:
     with kernel.trace("vfs_open"):
         with pytest.raises(UsageError, match="on already"), kernel.trace("vfs_open"):

@@ -86,6 +86,7 @@ class Tracing:
     ) -> None:
         if self._recording is None or self._recording.over:
             return  # a reset has ended it
+        self._result = None  # what was asked for inside the block is not all
         self._tracer.stop()
 
     @property
