@@ -332,6 +332,24 @@ def test_a_module_whose_init_crashes_shows_how_far_it_came(pristine: Kernel) -> 
     ]
 
 
+def test_ctrl_c_ends_a_trace_without_running_the_guest_on(pristine: Kernel) -> None:
+    taken = []
+
+    def load_and_interrupt() -> None:
+        pristine.insmod(example_file(pristine.release, "hello"))
+        taken.append(pristine.guest.machine.traps_taken)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), pristine.trace() as trace:
+        load_and_interrupt()
+    assert trace.called("hello_init")
+    assert taken == [pristine.guest.machine.traps_taken]
+    pristine.reset()
+    with pristine.trace() as again:
+        pristine.insmod(example_file(pristine.release, "hello"))
+    assert again.called("hello_init")
+
+
 def test_a_kernel_that_panics_leaves_its_last_calls(pristine: Kernel) -> None:
     with pristine.trace(events=["signal:*"], probes=["panic"]) as trace, pytest.raises(KernelDead):
         pristine.insmod(example_file(pristine.release, "hostile/recurse"))

@@ -279,7 +279,7 @@ class Recording:
         if self.over or self._salvaged:
             return
         if self._guest.tasks.dead:
-            self._salvage()
+            self.salvage()
             return
         fs = self._fs
         fs.switch(False)
@@ -290,8 +290,8 @@ class Recording:
             self._comms[pid] = self._name_of_task(pid)
         fs.switch(True)
 
-    def _salvage(self) -> None:
-        """What a kernel that has stopped for good has left. Of its tasks only the last one's name is known."""
+    def salvage(self) -> None:
+        """Take what lies in the buffers without running the guest. Of its tasks only the last one's name is known."""
         self._salvaged = True
         task = self._guest.view("task_struct", self._guest.current)
         self._comms.setdefault(task["pid"], task.text("comm"))

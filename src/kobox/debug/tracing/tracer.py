@@ -87,7 +87,11 @@ class Tracing:
         if self._recording is None or self._recording.over:
             return  # a reset has ended it
         self._result = None  # what was asked for inside the block is not all
-        self._tracer.stop()
+        if error is None or isinstance(error, Exception):
+            self._tracer.stop()
+        else:  # Ctrl-C: the guest stands in the middle of a call that may never end
+            self._recording.salvage()
+            self._tracer.abandon()
 
     @property
     def result(self) -> Trace:
