@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +225,23 @@ def test_a_makefile_without_a_module_is_told(build: Build, tmp_path: Path) -> No
     written(tmp_path / "none", {"Makefile": "obj-y += x.o\n", "x.c": "int x;\n"})
     record = build("none")
     assert "no module was built" in record["diagnostics"][-1]["text"]
+
+
+def test_ctrl_c_ends_it_whole(build: Build, hello: Path, tmp_path: Path) -> None:
+    for number in range(40):
+        (hello / f"part{number}.c").write_text((EXAMPLES / "hello.c").read_text())
+    line = [sys.executable, "-m", "kobox", "build", "hello", "-j", "1", *build.common]
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    work = tmp_path / "cache/work"
+    deadline = time.monotonic() + 60
+    while not list(work.rglob("part1*.o")):
+        assert time.monotonic() < deadline, "kbuild did not begin"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "kobox build: interrupted\n"
+    assert not (hello / "build").exists()
+    for file in hello.glob("part*.c"):
+        file.unlink()
+    assert build("hello")["ok"], "and the next one is whole"

@@ -259,6 +259,20 @@ def test_a_failing_test_as_text(project: Path, common: list[str], environment: d
     assert text.strip().splitlines()[-1].startswith("1 failed, 1 passed")
 
 
+def test_in_place_the_builds_own_files_start_no_round(
+    project: Path, common: list[str], environment: dict[str, str]
+) -> None:
+    (project / "Kbuild").write_text("obj-m += hello.o\n")
+    watching = Watching(project, common, environment, "--in-place", "--param", "my_param=3")
+    assert watching.until()[-1]["ok"]
+    time.sleep(1)
+    events = watching.save(HELLO + "/* more */\n")
+    assert of_kind(events, "changed")[0]["files"] == ["hello.c"]
+    assert events[-1]["ok"]
+    assert (project / "hello.ko").is_file()
+    assert watching.end() == 0
+
+
 def test_pytests_own_refusal_is_shown(project: Path, common: list[str], environment: dict[str, str]) -> None:
     code, text = once(project, common, environment, "--", "--no-such-option")
     assert code == 1

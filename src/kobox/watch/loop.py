@@ -18,6 +18,17 @@ from kobox.watch.client import Worker
 from kobox.watch.records import Event, Failed, Finished, Job, Progress, Ready, Result, Setup, Test, newest, note
 
 _TESTS = ("test_*.py", "*_test.py")
+_NEED_CACHE = (
+    "--lf",
+    "--last-failed",
+    "--ff",
+    "--failed-first",
+    "--nf",
+    "--new-first",
+    "--sw",
+    "--stepwise",
+    "--cache",
+)
 _NO_TESTS = 5
 _TESTS_FAILED = 1
 _LOOK_SECONDS = 1.0
@@ -125,7 +136,9 @@ class Watch:
         where = () if self._extra else (str(self._sources),)
         if not given and not any(self._tests()):
             return None
-        quiet = ("-q", "--no-header", "-p", "no:cacheprovider", "--ignore", str(built))
+        quiet = ["-q", "--no-header", "--ignore", str(built)]
+        if not any(arg.startswith(_NEED_CACHE) for arg in given):
+            quiet += ["-p", "no:cacheprovider"]  # it would write beside the sources
         return (*quiet, "--kobox-build", str(built), *given, *where)
 
     def _tests(self) -> Iterator[Path]:
@@ -197,7 +210,7 @@ class Watch:
         ):
             return False
         hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
-        return bool(parts) and not hidden and is_source(path.name, frozenset())
+        return bool(parts) and not hidden and path.suffix != ".o" and is_source(path.name, frozenset())
 
     def _is_for_tests(self, path: Path) -> bool:
         return path.suffix == ".py" or not path.is_relative_to(self._sources)

@@ -67,6 +67,7 @@ def main() -> int:
     except (KoboxError, OSError) as error:
         connection.send(Failed(str(error)))
         return 1
+    sys.dont_write_bytecode = True  # its time stamps are whole seconds; a test is saved twice in less
     gc.collect()
     gc.freeze()  # objects that are never looked at are never copied in a fork
     connection.send(Ready(time.monotonic() - start))
