@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 
+import kobox
 from headers import kernel_headers
 from kobox.build import Headers
 from kobox.cli import main
+from kobox.image import Image
 from kobox.ko import read_module
+from schemas import problems_of_command
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 DUO = {
@@ -64,7 +67,9 @@ class Build:
 
     def __call__(self, *arguments: str) -> dict[str, Any]:
         code = main(["build", *arguments, *self.common, "--json"])
-        (record,) = json.loads(self.capsys.readouterr().out)
+        answer = json.loads(self.capsys.readouterr().out)
+        assert problems_of_command(answer, "build") == []
+        (record,) = answer
         assert (code == 0) == record["ok"]
         found: dict[str, Any] = record
         return found
@@ -225,6 +230,29 @@ def test_a_makefile_without_a_module_is_told(build: Build, tmp_path: Path) -> No
     written(tmp_path / "none", {"Makefile": "obj-y += x.o\n", "x.c": "int x;\n"})
     record = build("none")
     assert "no module was built" in record["diagnostics"][-1]["text"]
+
+
+@pytest.mark.full
+@pytest.mark.image
+def test_a_newer_distributions_kernel_is_built_for(
+    trixie_image: Image,
+    trixie_root: Path,
+    hello: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("KOBOX_DATA_DIR", str(trixie_root.parents[2]))
+    assert main(["build", "hello", "--image", trixie_image.release, "--json"]) == 0, capsys.readouterr().err
+    (record,) = json.loads(capsys.readouterr().out)
+    module = read_module(record["modules"][0])
+    assert (module.modinfo.get("vermagic") or "").startswith(f"{trixie_image.release} ")
+    (hello / "hello.c").write_text((hello / "hello.c").read_text() + "/* more */\n")
+    assert main(["build", "hello", "--image", trixie_image.release, "--json"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert record["how"] == "replay"
+    monkeypatch.setenv("KOBOX_CACHE_DIR", str(trixie_image.path.parents[1]))
+    with kobox.boot(trixie_root) as kernel:
+        assert kernel.insmod(record["modules"][0], my_param=5).parameters["my_param"] == "5"
 
 
 def test_ctrl_c_ends_it_whole(build: Build, hello: Path, tmp_path: Path) -> None:

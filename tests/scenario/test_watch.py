@@ -19,6 +19,7 @@ import pytest
 
 from headers import kernel_headers
 from kobox.image import Image
+from schemas import problems_of_command
 
 pytestmark = pytest.mark.image
 
@@ -62,6 +63,7 @@ class Watching:
         found: Events = []
         while line := self._lines.get(timeout=SECONDS):
             found.append(json.loads(line))
+            assert problems_of_command(found[-1], "watch") == []
             if found[-1]["event"] == kind:
                 break
         return found

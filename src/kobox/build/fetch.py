@@ -19,6 +19,8 @@ from kobox.image.store import headers_home, workspace
 _LOADER = Path("/lib64/ld-linux-x86-64.so.2")
 _LIBRARIES = ("lib/x86_64-linux-gnu/", "usr/lib/x86_64-linux-gnu/")
 _PROGRAMS = ("usr/lib/linux-kbuild-*/scripts", "usr/lib/linux-kbuild-*/tools")
+_MODPOST = ("modpost.real-lsb-64", "modpost")
+"""Debian's own name for the one of x86-64, and kbuild's."""
 _REAL = ".of-its-distribution"
 _ELF = b"\x7fELF"
 
@@ -43,6 +45,13 @@ def fetch_headers(release: str, added: Added | None, progress: Progress) -> Path
     return home
 
 
+def runs_here(directory: Path) -> bool:
+    """Whether the programs of a tree of headers start on this machine, told by one of them."""
+    modposts = (directory / "scripts/mod" / name for name in _MODPOST)
+    found = next((path for path in modposts if path.is_file()), None)
+    return found is None or _starts(found)
+
+
 def _programs(root: Path) -> Iterator[Path]:
     for place in _PROGRAMS:
         for folder in root.glob(place):
@@ -53,7 +62,7 @@ def _programs(root: Path) -> Iterator[Path]:
 
 def _starts(program: Path) -> bool:
     """Whether this machine's C library is new enough; the loader looks, nothing is run."""
-    if not _LOADER.exists():
+    if not _LOADER.exists() or program.read_bytes()[:4] != _ELF:
         return True
     done = subprocess.run([_LOADER, "--list", program], capture_output=True, text=True, check=False)
     return "version `GLIBC_" not in done.stderr + done.stdout

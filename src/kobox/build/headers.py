@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kobox.build.fetch import fetch_headers
+from kobox.build.fetch import fetch_headers, runs_here
 from kobox.errors import KoboxError, UsageError
 from kobox.image import Added, find_image
 from kobox.image.config import Config
@@ -75,8 +75,9 @@ def find_headers(
         return _given(release, given)
     added = find_image(release)
     for place, where in _roots(release, root, added):
+        own = place in (headers_home(release), Path(added.root) if added else None)
         for directory in _trees(place, release):
-            if _complete(directory):
+            if _complete(directory) and (not own or runs_here(directory)):  # else they are fetched with what they need
                 return read_headers(directory, place, where)
     if not fetch:
         raise UsageError(f"no headers of {release} on this machine")

@@ -94,5 +94,18 @@ def test_programs_that_need_a_newer_library_start_through_its_loader(monkeypatch
     assert (home / "usr/lib/linux-kbuild-6.12/scripts/helper.sh").read_text() == "#!/bin/sh\n", "no program"
 
 
+def test_headers_that_were_kept_without_their_library_are_fetched_again(
+    archive: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "_starts", lambda program: True)
+    tree = find_headers(RELEASE).directory
+    (tree / "scripts/mod").mkdir(parents=True)
+    (tree / "scripts/mod/modpost").write_bytes(b"\x7fELF new")
+    monkeypatch.setattr(fetch, "_starts", lambda program: False)
+    find_headers(RELEASE)
+    assert archive == [None, None]
+    assert (fetch.headers_home(RELEASE) / "libc").is_dir()
+
+
 def test_a_program_of_this_machine_starts() -> None:
     assert fetch._starts(Path("/bin/sh").resolve())
