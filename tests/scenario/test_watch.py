@@ -207,6 +207,16 @@ def test_a_change_while_tests_run_starts_over(watching: Watching) -> None:
     assert time.monotonic() - start < 300
 
 
+def test_a_touch_while_tests_run_does_not_disturb_them(watching: Watching) -> None:
+    slow = TESTS + "\n\ndef test_slow():\n    import time\n    time.sleep(3)\n"
+    (watching.folder / "test_hello.py").write_text(slow)
+    watching.until("test")
+    os.utime(watching.folder / "hello.c")
+    (watching.folder / "hello.c").write_text(HELLO)
+    result = watching.until()[-1]
+    assert (result["stage"], result["passed"]) == ("run", 3)
+
+
 def test_a_test_that_takes_its_process_along_is_told(watching: Watching) -> None:
     text = "import os\n\n\ndef test_end():\n    os.abort()\n"
     events = watching.save(text, "test_hello.py")

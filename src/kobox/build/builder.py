@@ -136,6 +136,16 @@ class Folder:
             max(0.0, time.time() - compiled) if modules else 0.0, ran.output,
         )  # fmt: skip
 
+    def differs(self, path: Path) -> bool:
+        """Whether a file of the sources is not as it was at the last build; what lies elsewhere always may."""
+        if self.options.in_place or not path.is_relative_to(self.sources):
+            return True
+        copy = self.tree / path.relative_to(self.sources)
+        try:
+            return path.read_bytes() != copy.read_bytes()
+        except OSError:
+            return path.exists() or copy.exists()
+
     def _sync(self, state: dict[str, Any]) -> tuple[mirror.Changes, mirror.Stamps]:
         if self.options.in_place:
             return mirror.Changes(frozenset(), frozenset()), {}

@@ -59,6 +59,8 @@ class Watch:
         self._sources = self._folders[0].sources
         self._extra = _paths_in(options.pytest_args)
         self._worker: Worker | None = None
+        self._news: frozenset[Path] = frozenset()
+        self._owed = False
 
     def run(self, rounds: int | None = None) -> bool:
         """Go on until the folder is gone or KeyboardInterrupt; ``rounds`` ends it after so many. True: the last round
@@ -75,22 +77,25 @@ class Watch:
 
     def _rounds(self, changes: Changes, rounds: int | None) -> bool:
         self._tell(Event("watching", self._facts()))
-        changed: frozenset[Path] = frozenset()
         done, ok = 0, False
         while True:
+            changed, self._news = self._news, frozenset()
             result = self._round(changed, changes, first=done == 0)
             if result is not None:
                 ok, done = result.ok, done + 1
                 self._tell(Event("result", result))
             if rounds is not None and done >= rounds:
                 return ok
-            changed = frozenset()
-            while not changed:
+            while not self._news:
                 wait([changes.fileno()], _LOOK_SECONDS)
-                changed = changes.take()
+                self._look(changes)
                 if not self._sources.is_dir():  # of which nobody tells
                     self._tell(note("error", f"{self._sources}: the folder is gone"))
                     return False
+
+    def _look(self, changes: Changes) -> None:
+        """Keep what changed and differs from what was built and tested: a touched file does not."""
+        self._news |= frozenset(path for path in changes.take() if self._folders[0].differs(path))
 
     def _round(self, changed: frozenset[Path], changes: Changes, first: bool) -> Result | None:
         """Build and run; None when nothing that was changed matters."""
@@ -103,7 +108,7 @@ class Watch:
             self._tell(note("error", str(error)))
             return _result(False, "build", (), start, None, saved)
         new = any(report.how != "nothing" or not report.ok for report in reports)
-        if not (first or new or any(map(self._is_for_tests, changed))):
+        if not (first or new or self._owed or any(map(self._is_for_tests, changed))):
             return None
         if changed:
             there = [path for path in changed if path.exists()] or changed  # not what an editor wrote and renamed
@@ -113,9 +118,10 @@ class Watch:
             self._tell(Event("build", report))
         if not all(report.ok for report in reports):
             return _result(False, "build", (), start, None, saved)
-        compiled = min(time.time() - report.link_seconds for report in reports)
+        compiled = max(time.time() - report.link_seconds for report in reports)
         compiler_ran = any(report.how != "nothing" for report in reports)
         stage, ok, told = self._run_job(self._job(reports), changes)
+        self._owed = stage == "cancelled"  # what was built has not been tested
         return _result(ok, stage, told, start, compiled if compiler_ran and not first else None, saved)
 
     def _build(self) -> list[BuildReport]:
@@ -157,8 +163,10 @@ class Watch:
             while True:
                 ready = wait([worker.fileno()] if cancelled else [worker.fileno(), changes.fileno()])
                 if worker.fileno() not in ready:
-                    cancelled = True  # the set of changes stays where it is, for the next round
-                    worker.cancel()
+                    self._look(changes)
+                    cancelled = bool(self._news)
+                    if cancelled:
+                        worker.cancel()
                     continue
                 record = worker.receive()
                 if isinstance(record, Test | RunReport):
@@ -205,9 +213,7 @@ class Watch:
             return path.suffix == ".py"
         parts = path.relative_to(self._sources).parts
         results = [folder.output for folder in self._folders if folder.output != self._sources]
-        if any(
-            path.is_relative_to(result) or result.is_relative_to(path) for result in results if result != self._sources
-        ):
+        if any(path.is_relative_to(result) or result.is_relative_to(path) for result in results):
             return False
         hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
         return bool(parts) and not hidden and path.suffix != ".o" and is_source(path.name, frozenset())
