@@ -143,6 +143,25 @@ def test_a_new_undefined_symbol_is_noticed_without_make(build: Build, tmp_path: 
     assert record["diagnostics"][0]["text"] == '"lost" [duo/duo.ko] undefined!'
 
 
+@pytest.mark.parametrize("where", ["mirror.kbuild_for", "replay.read_recipe", "kbuild.run"])
+def test_a_change_is_not_forgotten_by_a_build_that_is_killed(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    duo = written(tmp_path / "duo", DUO)
+    before = Path(build("duo")["modules"][0]).read_bytes()
+    (duo / "part.h").write_text("#define VALUE 4\nint part(void);\n")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"kobox.build.{where}", killed)
+        assert main(["build", "duo", *build.common]) == 130
+    build.capsys.readouterr()
+    assert Path(build("duo")["modules"][0]).read_bytes() != before
+    assert build("duo")["how"] == "nothing"
+
+
 def test_a_changed_makefile_goes_through_kbuild_and_old_modules_go(build: Build, tmp_path: Path) -> None:
     duo = written(tmp_path / "duo", DUO)
     build("duo")

@@ -115,6 +115,9 @@ class Folder:
             changes, stamps = self._sync(state)
             pending = state["pending"]  # what changed since the last build that succeeded
             changes = mirror.Changes(changes.modified | set(pending[0]), changes.others | set(pending[1]))
+            if changes.inputs:  # noted before they have an effect, so that a killed build forgets none
+                state |= {"sources": stamps, "pending": [sorted(changes.modified), sorted(changes.others)]}
+                self._write_state(state | {"ok": False})
             how, ran = self._compile(state, changes)
             compiled = _newest_object(self.tree) if how != "nothing" else time.time()
             built = kbuild.modules_of(self.tree) if ran.code == 0 else []
@@ -151,7 +154,9 @@ class Folder:
             return mirror.Changes(frozenset(), frozenset()), {}
         self.tree.mkdir(exist_ok=True)
         known = {path: (size, stamp) for path, (size, stamp) in state["sources"].items()}
-        changes, stamps = mirror.sync(self.sources, self.tree, known)
+        noted = self.work / _STATE
+        since = noted.stat().st_mtime_ns if noted.exists() else None
+        changes, stamps = mirror.sync(self.sources, self.tree, known, since)
         own = mirror.kbuild_for(self.sources, stamps)
         if own is not None:
             _write_if_changed(self.tree / "Kbuild", own)

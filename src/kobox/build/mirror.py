@@ -92,9 +92,12 @@ def sources(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
                 yield path, status
 
 
-def sync(folder: Path, tree: Path, known: Mapping[str, tuple[int, int]]) -> tuple[Changes, Stamps]:
-    """Make ``tree`` hold the sources of ``folder``. ``known`` are the stamps of the last time; the new ones are
-    returned with what changed since."""
+def sync(
+    folder: Path, tree: Path, known: Mapping[str, tuple[int, int]], since: int | None = None
+) -> tuple[Changes, Stamps]:
+    """Make ``tree`` hold the sources of ``folder``. ``known`` are the stamps of the last time, noted at ``since`` (ns);
+    the new ones are returned with what changed. A copy that is newer than the note was made by a build that was killed:
+    its change has had no effect yet."""
     stamps: Stamps = {}
     modified: set[str] = set()
     others: set[str] = set()
@@ -111,6 +114,8 @@ def sync(folder: Path, tree: Path, known: Mapping[str, tuple[int, int]]) -> tupl
             continue
         stamps[path] = stamp
         if before is not None and copy.is_file() and copy.read_bytes() == data:
+            if since is not None and copy.stat().st_mtime_ns > since:
+                modified.add(path)
             continue
         (others if before is None else modified).add(path)
         copy.parent.mkdir(parents=True, exist_ok=True)
