@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from jsonschema import Draft202012Validator
 
 from kobox.cli.schema import load, schema_of
-from paths import ROOT
-
-DOCS = ROOT / "docs/schemas"
 
 
-def problems(value: Any, *where: str) -> list[str]:
-    """Where ``value`` is not what the definition with the last name says, of all, or of a file of ``docs/schemas``."""
-    *file, name = where
-    definitions = json.loads((DOCS / file[0]).read_text())["$defs"] if file else load()[1]
+def problems(value: Any, name: str) -> list[str]:
+    """Where ``value`` is not what the definition ``name`` says."""
+    _, definitions = load()
     return _problems(value, {"$ref": f"#/$defs/{name}", "$defs": definitions})
 
 

@@ -11,7 +11,12 @@ _OF_LEVEL = {0: "31;1", 1: "31;1", 2: "31;1", 3: "31", 4: "33"}
 
 def wanted(stream: TextIO) -> bool:
     """Whether text for this stream may be coloured."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return stream.isatty() and allowed()
+
+
+def allowed() -> bool:
+    """Whether a terminal, if there is one, may be given colour."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def of_level(text: str, level: int, coloured: bool) -> str:

@@ -18,6 +18,10 @@ from kobox.cli.values import Asked, Words, values
 
 _LOADED = {"-r", "--remove"}
 """With one of these modprobe takes names of loaded modules."""
+_FREE = "--name"
+"""Takes a new name, which nothing can know."""
+_OF_THE_GUEST = frozenset({"cat", "ls", "write"})
+"""Commands whose paths are the session's kernel's."""
 
 
 class Answer(NamedTuple):
@@ -69,7 +73,7 @@ class _Line:
 
     def answer(self) -> Answer:
         """What fits in the place of the word being typed."""
-        asked = Asked(self.given, self.operands)
+        asked = Asked(self.given, self.operands, self.current)
         current = self.current
         if self.pending:
             return _fitting(current, *_values_of(*self.pending[0], asked))
@@ -140,10 +144,14 @@ class _Line:
             return "", [(choice, "") for choice in operand.choices]
         if operand.name == "MODULE" and _LOADED & self.given.keys():
             return values("LOADED", asked)
+        if operand.name == "PATH" and self.usage.name in _OF_THE_GUEST:
+            return values("GUEST-PATH", asked)
         return values(operand.name, asked)
 
 
 def _values_of(one: Option, placeholder: str, asked: Asked) -> tuple[str, list[tuple[str, str]]]:
     if one.choices:
         return "", [(choice, "") for choice in one.choices]
+    if _FREE in one.names:
+        return "", []
     return values(placeholder, asked)

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from kobox.cli import colour
 from kobox.errors import NotModelled, UsageError
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ def _filter(args: argparse.Namespace) -> Filter:
 def _color(args: argparse.Namespace, terminal: bool) -> bool:
     if args.color in ("always", "never"):
         return bool(args.color == "always")
-    return terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM", "dumb") != "dumb"
+    return terminal and colour.allowed()
 
 
 def _follows(args: argparse.Namespace) -> bool:

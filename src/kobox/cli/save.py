@@ -19,7 +19,7 @@ it. The session goes on. kobox restore takes the state up, as often as wanted.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("state", nargs="?", metavar="NAME|DIR", help="where to (default: the session's name)")
+    parser.add_argument("state", nargs="?", metavar="STATE|DIR", help="where to (default: the session's name)")
     add_session(parser)
     parser.add_argument("--json", action="store_true", help="where it lies and how large it is, as JSON")
 

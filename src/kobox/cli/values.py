@@ -15,10 +15,11 @@ from kobox.errors import KoboxError
 
 
 class Asked(NamedTuple):
-    """The line so far: options given with their values (the last of each), and operands."""
+    """The line so far: options given with their values (the last of each), operands, and the word being typed."""
 
     options: dict[str, str]
     operands: Sequence[str]
+    current: str = ""
 
     def first(self, *names: str) -> str | None:
         """The value of the first of these options that was given."""
@@ -145,6 +146,17 @@ def _states(asked: Asked) -> Iterator[tuple[str, str]]:
     return ((state.name, state.release) for state in saved_states())
 
 
+def _guest_paths(asked: Asked) -> Iterator[tuple[str, str]]:
+    """Entries of the folder that is being typed, as the session's kernel lists it."""
+    from kobox.session.client import connect
+
+    folder = asked.current.rpartition("/")[0] + "/"
+    with connect(asked.first("--session")) as kernel:
+        for entry in kernel.ls(folder):
+            is_folder = entry.kind == "dir"
+            yield f"{folder}{entry.name}{'/' * is_folder}", entry.kind
+
+
 def _profiles(asked: Asked) -> Iterator[tuple[str, str]]:
     from kobox.audit.profiles import built_in_profiles
 
@@ -176,6 +188,7 @@ _WORDS: dict[str, Callable[[Asked], Words]] = {
     "PARAMETER=VALUE": _parameters,
     "MODEL": _cpu_models,
     "PROFILE": _profiles,
+    "GUEST-PATH": _guest_paths,
     "SESSION": _sessions,
     "STATE": _states,
     "COMMAND": _commands,
