@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,14 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from headers import kernel_headers
 from kobox.cli import main
 from kobox.cli.described import usage_of
 from kobox.cli.schema import load, schema_of
 from kobox.cli.table import COMMANDS
+from kobox.watch import records
 from paths import EXAMPLES
-from schemas import problems_of_command
+from schemas import problems, problems_of_command
 
 NAMES = sorted(load()[0])
 Answer = Callable[..., Any]
@@ -124,3 +128,38 @@ def test_a_log(answer: Answer, options: list[str], tmp_path: Path) -> None:
     file.write_text("<6>[    1.000000] one\n<28>[    2.000000] two\n")
     found = answer("dmesg", "--json", *options, "-F", str(file))
     assert (problems_of_command(found, "dmesg"), len(found["dmesg"])) == ([], 2)
+
+
+def test_events_of_the_edit_loop() -> None:
+    test = records.Test("test_h.py::test_a", "failed", 0.1, "text", (("kernel log", "line"),))
+    bodies = {
+        "watching": {"folder": "/x", "images": ["6.1"], "tests": []},
+        "ready": {"seconds": 1.5},
+        "changed": {"files": ["hello.c"]},
+        "test": test,
+        "result": records.Result(False, "run", 1, 1, 0, 7.9, None, 0.3),
+    }
+    for event in (*(records.Event(kind, body) for kind, body in bodies.items()), records.note("warning", "text")):
+        assert problems_of_command(json.loads(json.dumps(event.as_data())), "watch") == []
+    assert problems_of_command({"event": "result", "time": 1.0}, "watch") != []
+
+
+@pytest.mark.image
+def test_the_edit_loop_prints_builds_and_modules(debian_root: Path, tmp_path: Path) -> None:
+    kernel_headers()
+    (tmp_path / "hello.c").write_text((EXAMPLES.parent / "hello.c").read_text())
+    words = ["watch", "--once", "--json", "--image", str(debian_root), str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", "kobox", *words], capture_output=True, text=True, check=False)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {"watching", "build", "result"} <= {event["event"] for event in events}, done.stderr
+    for event in events:
+        assert problems_of_command(event, "watch") == []
+        record = {key: value for key, value in event.items() if key not in ("event", "time")}
+        if event["event"] in ("build", "module"):
+            assert problems(record, {"build": "build", "module": "run"}[event["event"]]) == []
+
+
+@pytest.mark.image
+def test_a_trace(answer: Answer, debian_root: Path) -> None:
+    found = answer("trace", "--json", "--image", str(debian_root), str(EXAMPLES / "hello.ko"))
+    assert (problems_of_command(found, "trace"), bool(found["calls"])) == ([], True)
