@@ -109,6 +109,16 @@ def test_the_kernels_own_parser_reads_the_same(project: pytest.Pytester) -> None
         assert theirs == ours
 
 
+def test_a_place_that_cannot_be_is_told_before_any_test_runs(project: pytest.Pytester) -> None:
+    (project.path / "file").write_text("")
+    for option in ("--kobox-ktap=file/out.ktap", "--kobox-ktap=.", "--kobox-cov --kobox-cov-report=html:file/x"):
+        done = project.runpytest_subprocess("-p", "no:cacheprovider", *option.split())
+        assert done.ret == pytest.ExitCode.USAGE_ERROR
+        assert "Traceback" not in done.stderr.str()
+    done = project.runpytest_subprocess("-p", "no:cacheprovider", "-k", "plain", "--kobox-ktap=new/out.ktap")
+    assert (done.ret, (project.path / "new/out.ktap").exists()) == (0, True)
+
+
 def test_names_and_reasons_stay_on_their_line() -> None:
     results = {"t.py": [Result("a\nb # SKIP", "skip", "two\nlines", ("x\n\ny",))]}
     (file,) = ktap.parse("".join(line + "\n" for line in ktap_lines(results)))

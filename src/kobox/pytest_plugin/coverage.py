@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from kobox.pytest_plugin.files import not_written, promise, write_whole
+
 if TYPE_CHECKING:
     from kobox.box import Kernel
     from kobox.debug.coverage import Collected
 
 _KEY = "kobox_coverage"
+_OPTION = "--kobox-cov-report"
 _DEFAULTS = {"term": "", "lcov": "kobox.lcov", "html": "kobox-html"}
 
 
@@ -40,6 +43,11 @@ class CoveragePlugin:
         self._config = config
         self._only = [name for name in config.getoption("--kobox-cov") if name]
         self._reports = [report_of(text) for text in config.getoption("--kobox-cov-report")] or [Report("term", "")]
+        for report in self._reports:
+            if report.kind == "lcov":
+                promise(_OPTION, config.invocation_params.dir / report.place)
+            if report.kind == "html":
+                promise(_OPTION, config.invocation_params.dir / report.place / "index.html")
         root = Path(config.rootpath)
         self.collected: Collected = Collected(self._only, dict.fromkeys((root, config.invocation_params.dir)))
 
@@ -101,18 +109,17 @@ def _table(collected: Collected, place: str, write: _Write, here: Path) -> None:
 def _lcov(collected: Collected, place: str, write: _Write, here: Path) -> None:
     from kobox.debug.coverage.lcov import lcov_text
 
-    file = here / place
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.new")
-    beside.write_text(lcov_text(collected.files))
-    beside.replace(file)
+    write_whole(_OPTION, here / place, lcov_text(collected.files))
     write(f"lcov tracefile: {place}")
 
 
 def _html(collected: Collected, place: str, write: _Write, here: Path) -> None:
     from kobox.debug.coverage.html import write_html
 
-    write_html(collected.files, here / place, here)
+    try:
+        write_html(collected.files, here / place, here)
+    except OSError as error:
+        not_written(_OPTION, here / place, error)
     write(f"HTML report: {place}/index.html")
 
 

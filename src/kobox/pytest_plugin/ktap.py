@@ -10,7 +10,9 @@ from typing import NamedTuple
 import pytest
 
 from kobox.pytest_plugin.facts import attached
+from kobox.pytest_plugin.files import promise, write_whole
 
+_OPTION = "--kobox-ktap"
 _INDENT = "    "
 
 
@@ -27,7 +29,7 @@ class KtapWriter:
     """Collects reports and writes the file when the session ends (in the process that has all of them)."""
 
     def __init__(self, file: Path) -> None:
-        self._file = file
+        self._file = promise(_OPTION, file)
         self._results: dict[str, dict[str, Result]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -49,9 +51,7 @@ class KtapWriter:
     def pytest_sessionfinish(self) -> None:
         """Write everything, whole or not at all."""
         text = "".join(f"{line}\n" for line in ktap_lines({f: list(r.values()) for f, r in self._results.items()}))
-        beside = self._file.with_name(f".{self._file.name}.new")
-        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
-        beside.replace(self._file)
+        write_whole(_OPTION, self._file, text)
 
 
 def _result(name: str, report: pytest.TestReport) -> Result:
