@@ -52,6 +52,8 @@ def test_modules_go_in_and_out(ask: Any) -> None:
     assert problems_of_command(ask("insmod", "--json", str(EXAMPLES / "hello.ko")), "insmod") == []
     listed = ask("lsmod", "--json")
     assert (problems_of_command(listed, "lsmod"), len(listed)) == ([], 1)
+    assert complete(["rmmod", ""]).words == complete(["modprobe", "-r", "--session", "first", ""]).words
+    assert [word for word, _ in complete(["rmmod", ""]).words] == ["hello"]
     assert problems_of_command(ask("rmmod", "--json", "hello"), "rmmod") == []
 
 

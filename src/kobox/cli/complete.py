@@ -7,6 +7,7 @@ further line is a word, a tab, and what it is. Nothing heavy is imported: an ans
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -16,6 +17,8 @@ from kobox.cli.options import Option, Usage
 from kobox.cli.table import COMMANDS
 from kobox.cli.values import Asked, Words, values
 
+_SAFE = re.compile(r"[\w.,:+@%/=-]+")
+"""Words that mean themselves to every shell. Others, which a hostile module's file may name, are not offered."""
 _LOADED = {"-r", "--remove"}
 """With one of these modprobe takes names of loaded modules."""
 _FREE = "--name"
@@ -34,9 +37,15 @@ class Answer(NamedTuple):
 def main(words: Sequence[str]) -> int:
     """Print the answer for the words behind ``kobox``; the last one is being typed and may be empty."""
     answer = complete(words or [""])
-    text = "\n".join([answer.files, *(f"{word}\t{about}" for word, about in answer.words)])
+    rows = (f"{word}\t{_printable(about)}" for word, about in answer.words if _SAFE.fullmatch(word))
+    text = "\n".join([answer.files, *rows])
     sys.stdout.buffer.write((text + "\n").encode("utf-8", "surrogateescape"))
     return 0
+
+
+def _printable(text: str) -> str:
+    """On one line, and nothing that a terminal would act on: it may come from a module's file."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def complete(words: Sequence[str]) -> Answer:

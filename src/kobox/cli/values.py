@@ -108,9 +108,14 @@ def _modules(asked: Asked) -> Iterator[tuple[str, str]]:
 
 
 def _loaded(asked: Asked) -> Iterator[tuple[str, str]]:
-    with open(f"{asked.root}/proc/modules", encoding="utf-8") as file:
-        for line in file:
-            yield line.split()[0], "loaded"
+    if asked.root or "--live" in asked.options:
+        with open(f"{asked.root}/proc/modules", encoding="utf-8") as file:
+            yield from ((line.split()[0], "loaded") for line in file)
+        return
+    from kobox.session.client import connect
+
+    with connect(asked.first("--session")) as kernel:
+        yield from ((record.name, "loaded") for record in kernel.modules)
 
 
 def _parameters(asked: Asked) -> Iterator[tuple[str, str]]:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from builders import KoBuilder
 from depot_roots import DepotRoot
-from kobox.cli.complete import complete
+from kobox.cli.complete import complete, main
 from kobox.image.store import Added
 from paths import EXAMPLES
 
@@ -67,6 +68,15 @@ def test_parameters_are_those_of_the_module(root: str) -> None:
     assert words("run", HELLO, "loud=1", "my") == ["my_param="]
     assert "my_param=" in words("modprobe", "--root", root, "hello", "")
     assert words("run", "/no/such/file.ko", "") == []
+
+
+def test_what_a_hostile_file_names_is_not_offered(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    builder = (
+        KoBuilder("odd").text().modinfo(("parm", "$(reboot):x"), ("parm", "a b:x"), ("parm", "good:a\x1b[2Jb\tc\nd"))
+    )
+    file = builder.write(tmp_path / "odd.ko")
+    assert main(["run", str(file), ""]) == 0
+    assert capsysbinary.readouterr().out == b"\ngood=\ta [2Jb c d\n"
 
 
 def test_files_are_left_to_the_shell() -> None:
