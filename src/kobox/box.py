@@ -237,7 +237,6 @@ class Kernel(KernelFace):
         self._refuse_while_tracing("checkpoint")
         from kobox.bringup.snapshot import Pristine, check_at_rest
 
-
         check_at_rest(self.booted)
         self.guest.machine.memory.freeze()
         self._outer.clear()

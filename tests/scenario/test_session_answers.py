@@ -85,3 +85,5 @@ def test_completion_knows_sessions_and_their_kernels_files() -> None:
     assert words("ls", "/proc/sys/ker") == ["/proc/sys/kernel/"]
     assert words("cat", "--session", "none", "/proc/vers") == []
     assert words("boot", "--name", "") == []
+    assert words("modprobe", "dumm") == ["dummy", "dummy_hcd"]
+    assert "numdummies=" in words("modprobe", "--session", "first", "dummy", "num")

@@ -88,15 +88,30 @@ def _release_folders(root: str) -> Iterator[Path]:
 
 
 def module_paths(asked: Asked) -> dict[str, Path]:
-    """Files of the system's modules by name, as its ``modules.dep`` lists them."""
+    """Files of the system's modules by name, as its ``modules.dep`` lists them: of a root, of the session that runs, or
+    of this host."""
+    of_session = None if asked.root or "--live" in asked.options else _folder_of_session(asked)
     folders = {folder.name: folder for folder in _release_folders(asked.root)}
     wanted = asked.first("--set-version") or os.uname().release
-    folder = folders.get(wanted) or (next(iter(folders.values())) if len(folders) == 1 else None)
+    only = next(iter(folders.values())) if len(folders) == 1 else None
+    folder = of_session or folders.get(wanted) or only
     if folder is None:
         return {}
     with open(folder / "modules.dep", encoding="utf-8", errors="surrogateescape") as file:
         paths = [folder / line.partition(":")[0] for line in file if ":" in line]
     return {_name_of(path): path for path in paths}
+
+
+def _folder_of_session(asked: Asked) -> Path | None:
+    """The module tree of the session that the line is about; None where that is not clear."""
+    from kobox.session.places import choose
+
+    try:
+        place = choose(asked.first("--session"))
+    except KoboxError:
+        return None
+    folder = place.about.get("modules_folder") if place is not None else None
+    return Path(folder) if folder else None
 
 
 def _name_of(path: Path) -> str:
