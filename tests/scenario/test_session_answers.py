@@ -80,7 +80,7 @@ def test_completion_knows_sessions_and_their_kernels_files() -> None:
     def words(*line: str) -> list[str]:
         return [word for word, _ in complete(line).words]
 
-    assert words("cat", "--session", "") == ["first"]
+    assert "first" in words("cat", "--session", "")
     assert words("cat", "/proc/vers") == ["/proc/version"]
     assert words("ls", "/proc/sys/ker") == ["/proc/sys/kernel/"]
     assert words("cat", "--session", "none", "/proc/vers") == []
