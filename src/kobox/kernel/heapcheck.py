@@ -348,7 +348,7 @@ class HeapCheck:
         """With ``capture``, all that another process needs to go on with the same guest memory."""
         return Placed(
             dict(self._code), dict(self._guards), dict(self._guard_stubs), dict(self._natives), list(self._free),
-            list(self.unwatched),
+            list(self.unwatched), self._stored,
         )  # fmt: skip
 
     def resume(self, state: HeapState, placed: Placed) -> None:
@@ -356,7 +356,7 @@ class HeapCheck:
         self.state = state
         self._code, self._guards, self._guard_stubs = placed.code, placed.guards, placed.guard_stubs
         self._natives, self._free, self.unwatched = placed.natives, placed.free, placed.unwatched
-        self._stored = True
+        self._stored = placed.stored
         self._set_codes(state.codes)
         for (name, module), address in state.stubs.items():
             self._trap(address, name, self._wrapped[name], self.guest.symbol(name), module)

@@ -170,7 +170,8 @@ class Placed(NamedTuple):
     """What the checker has stored in kobox's pages, by name of the function where it is not by address.
 
     ``code``: every piece by its address; ``guards``: filters, ``guard_stubs``: the stubs they lead to, ``natives``: the
-    functions behind them; ``free``: stubs of modules that are forgotten; ``unwatched``: what could not be guarded.
+    functions behind them; ``free``: stubs of modules that are forgotten; ``unwatched``: what could not be guarded;
+    ``stored``: whether the guest has the pieces in its memory now (a reset takes them away).
     """
 
     code: dict[int, bytes]
@@ -179,6 +180,7 @@ class Placed(NamedTuple):
     natives: dict[str, int]
     free: list[int]
     unwatched: list[str]
+    stored: bool
 
 
 @dataclass(slots=True)
