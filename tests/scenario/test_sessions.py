@@ -178,6 +178,12 @@ def test_boot_loads_what_the_root_lists_by_the_roots_own_rules(
         assert kernel.read("/sys/class/net/bond0/bonding/miimon") == b"250\n"
 
 
+def test_a_session_can_load_the_modules_of_its_devices(no_sessions: None, image: str) -> None:
+    assert main(["boot", "--coldplug", "--image", image]) == 0
+    with connect() as kernel:
+        assert {"pcspkr", "evdev"} <= {module.name for module in kernel.modules}
+
+
 def test_the_bare_kernel_stays_too(no_sessions: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["boot", "--image", "bare"]) == 0
     assert main(["insmod", str(EXAMPLES / "hello.ko")]) == 0

@@ -76,6 +76,9 @@ class BareKernel(KernelFace):
     def use_root(self, root: str | os.PathLike[str]) -> None:
         """As for an image; the bare kernel never asks, and takes no notice."""
 
+    def coldplug(self) -> None:
+        raise UsageError("the bare kernel has no devices that could bring modules", hint="boot an image")
+
     # -- life -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, metavar="N", help="draw all chance from N: the same commands give the same log"
     )
+    parser.add_argument("--coldplug", action="store_true", help="load the modules of devices, as udev does")
     parser.add_argument("--json", action="store_true", help="what the session is, as JSON")
 
 
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
     image = args.image if args.image is None or not os.path.exists(args.image) else os.path.abspath(args.image)
     root = None if args.root is None else os.path.abspath(args.root)
-    plan = BootPlan(image, args.append, root, args.cpu, args.seed)
+    plan = BootPlan(image, args.append, root, args.cpu, args.seed, coldplug=args.coldplug)
     check(plan)
     about = launch(plan, args.name, teller("kobox boot"))
     if args.json:

@@ -42,6 +42,8 @@ class BootPlan:
     cpu: str = "qemu64"
     seed: int | None = None
     restore: str | None = None
+    coldplug: bool = False
+    """Load the modules of the devices that are there, and of those that come, as udev does."""
 
     def as_data(self) -> dict[str, Any]:
         return asdict(self)
@@ -79,6 +81,9 @@ def start(plan: BootPlan, progress: Progress) -> Started:
     if plan.root is not None:
         kernel.use_root(plan.root)
     try:
+        if plan.coldplug:
+            progress("coldplug")
+            kernel.coldplug()
         loaded, complaints = _load_boot_modules(kernel, plan, progress)
     except BaseException:
         kernel.close()
