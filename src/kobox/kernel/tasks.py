@@ -148,6 +148,8 @@ class Tasks:
         """By task: what to do with the result of the call it is in, where that is no job of a worker."""
         self.on_heard: Callable[[int], None] = lambda result: None
         """What to do with the result of the listener's call when it began before a reset."""
+        self._panicking = False
+        """Whether a panic was seen, at the last look."""
         self._over: Callable[[], bool] = _never
         self._started = 0.0
         self._left_module = False
@@ -196,6 +198,7 @@ class Tasks:
         self._in_place.clear()
         self._then.clear()
         self._unborn = 0
+        self._panicking = False
 
     # -- calling ------------------------------------------------------------------------------------------------
 
@@ -367,7 +370,10 @@ class Tasks:
         up; at last kill it, preferably while it executes a module's code."""
         if not self.state.server:
             return  # still booting
-        if self.guest.has("panic_cpu") and self._panicked():
+        if self.guest.has("panic_cpu") and self._panicked() and not self._panicking:
+            self._panicking = True  # it may be in the middle of its last words: dead at the next look
+            return
+        if self._panicking:
             self.dead = "kernel panic"
             raise KernelDead("kernel panic", hint="the log says why; reset() the kernel, or boot anew")
         machine = self.guest.machine
