@@ -149,3 +149,18 @@ def test_modules_that_lie_where_those_of_a_pushed_state_lay_run_their_own_code(k
             kernel.reset()
         kernel.pop()
     assert len({tuple(text) for text in said.values()}) == len(said)
+
+
+@pytest.mark.parametrize("keep", ["push", "checkpoint"])
+def test_code_that_ran_before_a_state_was_kept_may_be_replaced_after_it(kernel: Kernel, keep: str) -> None:
+    returns = {number: bytes([0xB8, number, 0, 0, 0, 0xC3]) for number in (1, 2)}  # mov eax, number; ret
+    place = kernel.call("module_alloc", 4096)
+    kernel.call("set_memory_x", place, 1)
+    kernel.guest.write(place, returns[1])
+    assert kernel.call(place) == 1
+    getattr(kernel, keep)()
+    for _ in range(2):
+        kernel.guest.write(place, returns[2])
+        assert kernel.call(place) == 2
+        kernel.reset()
+        assert kernel.call(place) == 1

@@ -190,9 +190,10 @@ class Pristine(NamedTuple):
         """Remember the present state. The memory must already stand on a snapshot (``use_file`` or ``freeze``)."""
         guest = booted.guest
         machine = guest.machine
-        machine.patched.clear()
-        machine.pages.executed.clear()
-        machine.pages.overwritten.clear()
+        # translations go with the notes of them: code that ran until now may be replaced after this, and only what is
+        # fetched anew is noted
+        machine.forget_changed_code()
+        machine.cpu.forget_pages()
         machine.pages.forget_lasting()
         return cls(
             booted,
