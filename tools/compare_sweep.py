@@ -105,7 +105,7 @@ def _plain(kind: str, name: str) -> str:
         return f"* {rest}"
     if kind == "misc":
         return rest
-    if kind in ("kthread", "iomem", "ioports"):
+    if kind in ("kthread", "iomem", "ioports") or rest == "" and name.startswith("input/"):
         return _NUMBER.sub("#", name)
     return name
 
@@ -117,7 +117,7 @@ def _names(entries: set[tuple[str, str]]) -> str:
 def _log(module: Module) -> list[str]:
     """The lines that the record keeps, made comparable."""
     lines = module.get("log", ())[:_RECORDED_LINES]
-    return [_NUMBER.sub("#", text).strip() for _, text in lines]
+    return [_NUMBER.sub("#", text.replace("\\x0a", "\n").replace("\\x09", "\t")).strip() for _, text in lines]
 
 
 def _log_kind(our: Module, their: Module, ours: list[str], theirs: list[str]) -> str:

@@ -15,7 +15,7 @@ from kobox.sweep.kernfs import Folders, Kernfs, Seen
 
 Difference = dict[str, tuple[str, ...]]
 
-_KTHREAD = 0x20_0000  # PF_KTHREAD, include/linux/sched.h
+_KTHREAD, _WORKER = 0x20_0000, 0x20  # PF_KTHREAD, PF_WQ_WORKER, include/linux/sched.h
 _MOST_TASKS = 1 << 16
 
 
@@ -139,7 +139,10 @@ def _threads(kernel: Any) -> Iterator[str]:
 
 
 def _thread_name(guest: Any, task: Any) -> str:
-    """As ``/proc/PID/comm`` shows it: longer than a task's own field where the kernel keeps the whole."""
+    """As ``/proc/PID/comm`` shows it: longer than a task's own field where the kernel keeps the whole, but for those of
+    workqueues."""
+    if task["flags"] & _WORKER:
+        return str(task.text("comm"))
     if guest.layouts.has("kthread", "full_name") and guest.layouts.has("task_struct", "worker_private"):
         whole = guest.view("kthread", task["worker_private"])["full_name"]
         if whole:

@@ -122,10 +122,18 @@ class Bench:
             loaded = tuple(needs[: index + 1])
             keeping = keeping and loaded in self._shared.beginnings
             if keeping:
+                self._settle()
                 inventory = take(self.kernel, self._base) if loaded in self._shared.wholes else None
                 self.kernel.push()
                 self._stack.append(_State(needs[index], dict(failed), inventory))
         return failed
+
+    def _settle(self) -> None:
+        """Let go on what a load has begun elsewhere, until the kernel waits for none of its requests for modules."""
+        for _ in range(_ROUNDS):
+            self.kernel.sleep(SETTLE_SECONDS)
+            if not any(asked.status is None for asked in self.kernel.autoloaded):
+                return
 
     def _inventory(self, needs: Sequence[str]) -> Inventory:
         """What the kernel shows now, with the dependencies loaded."""
@@ -150,7 +158,11 @@ class Bench:
     def _live(self, item: Item, result: ModuleResult) -> None:
         kernel = self.kernel
         result.needs_failed = self._prepare(item.needs)
-        inventory = self._inventory(item.needs)
+        if item.name in self._loaded():
+            self._delete(item.name)  # came with what it needs, which asked for it
+            inventory = take(kernel, self._base)
+        else:
+            inventory = self._inventory(item.needs)
         result.taint_before = kernel.tainted
         life = _Life(item, result, inventory, frozenset(self._loaded()))
         life.log_at = len(kernel.dmesg())
@@ -163,9 +175,8 @@ class Bench:
             result.hang, result.reason = True, str(late)
         except (TaskDied, KernelDead) as death:
             result.reason = str(death)
-        log = self._log_since(life)
-        if result.load is None or not result.log:
-            result.log = log
+        if result.hang or result.reason and result.load in (None, 0):
+            result.log = (*result.log, *self._log_since(life))  # what was said until it stopped
         self._judge(life, (*result.log, *result.unload_log))
         result.adopted = kernel.adopted_hit()
         result.taint_after = kernel.tainted
