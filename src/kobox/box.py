@@ -157,14 +157,22 @@ def _boot_bare(loader: str, append: str, comm: str) -> BareKernel:
     return BareKernel(comm)
 
 
+class _Marks(NamedTuple):
+    """How far everything that Python keeps beside the guest had come at the state that ``reset`` goes back to."""
+
+    log: int
+    heap: HeapMark | None = None
+    said_once: frozenset[str] = frozenset()
+    autoloads: int = 0
+    coverage: tuple[Placed, ...] = ()
+
+
 class _Outer(NamedTuple):
     """A state that ``pop`` makes again the one to go back to. ``code``: physical pages whose code came after it."""
 
     pristine: Pristine
     code: frozenset[int]
-    log_start: int
-    heap_start: HeapMark | None
-    said_once: frozenset[str]
+    marks: _Marks
 
 
 class Kernel(KernelFace):
@@ -202,22 +210,18 @@ class Kernel(KernelFace):
         self.modules_room.loader.comm = comm
         self._heap = HeapGate(self._make_heap, check_memory)
         self.modules_room.loader.heap = self._heap
-        self._heap_start: HeapMark | None = None
-        self._coverage_start: tuple[Placed, ...] = ()
         self.second_opinion = KernelLoader(self.syscalls)
         self.last_load: Operation | None = None
         self._tracer: kobox.debug.tracing.Tracer | None = None
         self._pristine: Pristine | None = None
         self._outer: list[_Outer] = []
         self._moved_on = False
-        self._said_once: frozenset[str] = frozenset()
-        self._log_start = booted.log.mark()
+        self._marks = _Marks(booted.log.mark())
         self.guest.machine.on_look = booted.log.catch_up
         self._options = options
         self._own_traps = frozenset(self.guest.machine.area.traps)
         self._modprobe: Modprobe | None = None
         self._udev: Udev | None = None
-        self._autoload_start = 0
         if autoload and loader == "kobox":
             self.guest.helpers.serve("modprobe", self._answer_modprobe)
         if self.guest.tasks.state.listener:
@@ -251,7 +255,7 @@ class Kernel(KernelFace):
             raise UsageError("no state to stand on", hint="call mark_pristine() after boot()")
         machine = self.guest.machine
         code = frozenset(machine.patched | machine.pages.executed | machine.pages.overwritten)
-        self._outer.append(_Outer(self._pristine, code, self._log_start, self._heap_start, self._said_once))
+        self._outer.append(_Outer(self._pristine, code, self._marks))
         machine.memory.push()
         self._pristine = self._pristine.capture(self.booted)
         self._note_marks()
@@ -264,8 +268,7 @@ class Kernel(KernelFace):
         machine = self.guest.machine
         machine.memory.pop()
         machine.pages.executed |= outer.code
-        self._pristine, self._log_start = outer.pristine, outer.log_start
-        self._heap_start, self._said_once = outer.heap_start, outer.said_once
+        self._pristine, self._marks = outer.pristine, outer.marks
         self.reset()
 
     def rewind(self) -> bool:
@@ -278,12 +281,14 @@ class Kernel(KernelFace):
         return not self._moved_on
 
     def _note_marks(self) -> None:
-        self._log_start = self.booted.log.mark()
-        self._heap_start = self._heap.capture()
-        coverage = self.modules_room.loader.coverage
-        self._coverage_start = coverage.capture() if coverage is not None else ()
-        self._said_once = self.modules_room.loader.said_once
-        self._autoload_start = self._modprobe.mark() if self._modprobe is not None else 0
+        loader = self.modules_room.loader
+        self._marks = _Marks(
+            self.booted.log.mark(),
+            self._heap.capture(),
+            loader.said_once,
+            self._modprobe.mark() if self._modprobe is not None else 0,
+            loader.coverage.capture() if loader.coverage is not None else (),
+        )
 
     def _refuse_while_tracing(self, what: str) -> None:
         """Half of a trace lies outside of the guest's state."""
@@ -295,12 +300,12 @@ class Kernel(KernelFace):
         if self._pristine is None:
             raise UsageError("no state to go back to", hint="call mark_pristine() after boot()")
         if self.modules_room.loader.coverage is not None:
-            self.modules_room.loader.coverage.restore(self._coverage_start)
+            self.modules_room.loader.coverage.restore(self._marks.coverage)
         self._pristine.reset()
-        self.modules_room.forget(self._said_once)
-        self._heap.restore(self._heap_start)
+        self.modules_room.forget(self._marks.said_once)
+        self._heap.restore(self._marks.heap)
         if self._modprobe is not None:
-            self._modprobe.forget(self._autoload_start)
+            self._modprobe.forget(self._marks.autoloads)
 
     def mark_pristine(self) -> None:
         """Remember the present state for ``reset``: free right after boot, as dear as ``checkpoint`` later."""
@@ -578,7 +583,7 @@ class Kernel(KernelFace):
     def dmesg(self, *, boot: bool = False) -> list[LogRecord]:
         """The log since this kernel was handed over; with ``boot`` everything."""
         self.booted.log.read()
-        return list(self.booted.log.records) if boot else list(self.booted.log.since(self._log_start))
+        return list(self.booted.log.records) if boot else list(self.booted.log.since(self._marks.log))
 
     def syslog(self, action: int, value: int = 0) -> int:
         """``syslog(2)`` without a buffer: clear the log (5), console off, on, at a level (6, 7, 8)."""

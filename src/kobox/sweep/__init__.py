@@ -53,7 +53,7 @@ def sweep(
     with indexed(folder) as tree:
         items = items_of(tree, options.select)
         jobs = min(options.jobs or processors(), len(items))
-        setup = Setup(options.image or release, options.append, str(folder), Shared.of(items))
+        setup = Setup(options.image or release, options.root, options.append, str(folder), Shared.of(items))
         pieces = portions(items, jobs)
         if options.cluster:
             run = sweep_in_cluster(setup, pieces, options.cluster)

@@ -11,7 +11,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,7 +56,7 @@ class _Life:
     known: frozenset[str]
     """Modules that were loaded before it."""
     log_at: int = 0
-    own: list[str] = field(default_factory=list)
+    asked_at: int = 0
 
 
 class Shared(NamedTuple):
@@ -165,7 +165,7 @@ class Bench:
             inventory = self._inventory(item.needs)
         result.taint_before = kernel.tainted
         life = _Life(item, result, inventory, frozenset(self._loaded()))
-        life.log_at = len(kernel.dmesg())
+        life.log_at, life.asked_at = len(kernel.dmesg()), len(kernel.autoloaded)
         try:
             self._begin(life)
             self._look(life)
@@ -195,6 +195,7 @@ class Bench:
         result = life.result
         result.log = self._log_since(life)
         life.log_at += len(result.log)
+        result.requested = tuple(asked.name for asked in self.kernel.autoloaded[life.asked_at :])
         records = {record.name: record for record in self.kernel.modules}
         result.autoloaded = tuple(name for name in records if name not in life.known and name != life.item.name)
         after = take(self.kernel, life.before)

@@ -22,16 +22,18 @@ PATIENCE = 600.0
 
 
 class Setup(NamedTuple):
-    """What a process needs to know to begin: the kernel's name, the folder of modules, beginnings worth keeping."""
+    """What a process needs to know to begin: the kernel's name, the root that answers its requests for modules (None:
+    its own modules do), the folder of modules, beginnings worth keeping."""
 
     image: str
+    root: str | None
     append: str
     tree: str
     shared: Shared
 
     def bench(self) -> Bench:
         """A booted kernel, ready to sweep. The memory checker has no part in it: it would only cost time."""
-        kernel = boot(self.image, append=self.append, check_memory=False)
+        kernel = boot(self.image, root=self.root, append=self.append, check_memory=False)
         kernel.mark_pristine()
         return Bench(kernel, Path(self.tree), self.shared)
 

@@ -46,6 +46,8 @@ class ModuleResult:
     unregistered: Difference = field(default_factory=dict)
     leftover: Difference = field(default_factory=dict)
     lost: Difference = field(default_factory=dict)
+    requested: tuple[str, ...] = ()
+    """What the kernel asked modprobe for while it was loaded."""
     autoloaded: tuple[str, ...] = ()
     """Modules that came because it, or the kernel for it, asked for them."""
     pinned: tuple[str, ...] = ()
@@ -89,6 +91,7 @@ class ModuleResult:
             "size": self.size,
             "refcnt": None if self.users is None else str(self.users),
             "permanent": self.permanent,
+            "request_module": list(self.requested),
             "autoloaded": list(self.autoloaded),
             "log_n": len(self.log),
             "log": [list(line) for line in self.log],
