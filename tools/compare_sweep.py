@@ -105,7 +105,7 @@ def _plain(kind: str, name: str) -> str:
         return f"* {rest}"
     if kind == "misc":
         return rest
-    if kind in ("kthread", "iomem", "ioports") or rest == "" and name.startswith("input/"):
+    if kind in ("kthread", "iomem", "ioports") or (rest == "" and name.startswith("input/")):
         return _NUMBER.sub("#", name)
     return name
 

@@ -128,7 +128,7 @@ def resume(folder: Path, image: str | os.PathLike[str], progress: Callable[[str]
     booted = living.restore(opened, life, folder)
     kernel = Kernel(opened, booted, life.facts["loader"], life.facts["comm"], options=life.options)
     living.resume(booted, life, kernel.modules_room.loader, kernel._heap, folder)
-    kernel._log_start = life.facts["log_start"]
+    kernel._marks = kernel._marks._replace(log=life.facts["log_start"])
     return kernel
 
 
@@ -327,7 +327,7 @@ class Kernel(KernelFace):
         self._refuse_while_tracing("saving")
         if self._options is None:
             raise UsageError("this kernel was not made by boot()")
-        kept = living.Kept(self.guest.tasks.comm, self.loader, self._log_start, self._own_traps)
+        kept = living.Kept(self.guest.tasks.comm, self.loader, self._marks.log, self._own_traps)
         living.save(self.booted, self._options, self.modules_room.loader, self._heap, kept, folder)
         return living.key_of(self.image, self._options)
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from kobox.box import boot
+from kobox.box import BARE, boot
 from kobox.errors import UsageError
 from kobox.sweep.cluster import sweep_in_cluster
 from kobox.sweep.life import Shared
@@ -53,7 +53,8 @@ def sweep(
     with indexed(folder) as tree:
         items = items_of(tree, options.select)
         jobs = min(options.jobs or processors(), len(items))
-        setup = Setup(options.image or release, options.root, options.append, str(folder), Shared.of(items))
+        asked = None if options.image == BARE else options.root  # the bare kernel asks for no modules
+        setup = Setup(options.image or release, asked, options.append, str(folder), Shared.of(items))
         pieces = portions(items, jobs)
         if options.cluster:
             run = sweep_in_cluster(setup, pieces, options.cluster)

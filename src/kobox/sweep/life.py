@@ -175,7 +175,7 @@ class Bench:
             result.hang, result.reason = True, str(late)
         except (TaskDied, KernelDead) as death:
             result.reason = str(death)
-        if result.hang or result.reason and result.load in (None, 0):
+        if result.hang or (result.reason and result.load in (None, 0)):
             result.log = (*result.log, *self._log_since(life))  # what was said until it stopped
         self._judge(life, (*result.log, *result.unload_log))
         result.adopted = kernel.adopted_hit()

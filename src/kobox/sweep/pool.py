@@ -19,6 +19,8 @@ from kobox.sweep.records import Item, ModuleResult
 
 PATIENCE = 600.0
 """Seconds of real time after which a module that is still not done is given up, with its process."""
+_START_SECONDS = 120.0
+"""How much longer it may take where a process must start and a kernel boot first."""
 
 
 class Setup(NamedTuple):
@@ -89,22 +91,24 @@ class _Worker:
         if not waiting:
             return False
         self.piece = waiting.popleft()
-        self.since = time.monotonic()
+        self.since = time.monotonic() + _START_SECONDS
         with contextlib.suppress(OSError):  # it is gone already: then ``receive`` finds its end of the line closed
             self.line.send(list(self.piece))
         return True
 
     def receive(self, waiting: deque[deque[Item]]) -> Iterator[ModuleResult]:
-        """Its next result; where the process has died, what is to be said of the module that it had."""
+        """Its next result, or the word that it begins with a module; where the process has died, what is to be said of
+        the module that it had."""
         try:
             result = self.line.recv()
         except (EOFError, OSError):
             self._process.join()
             yield from self._replace(waiting, f"the process that swept it ended: {_ending(self._process.exitcode)}")
             return
-        self.piece.popleft()
         self.since = time.monotonic()
-        yield result
+        if result is not None:
+            self.piece.popleft()
+            yield result
 
     def give_up(self, waiting: deque[deque[Item]]) -> Iterator[ModuleResult]:
         """End a process that has had its module for too long."""
@@ -138,14 +142,15 @@ def _serve(setup: Setup, line: Connection) -> None:
             return
         for item in piece:
             bench = bench or setup.bench()
-            result = bench.sweep(item)
-            if result.error:
-                bench.close()
-                bench = None  # whatever went wrong, the next module gets a kernel that knows nothing of it
             try:
+                line.send(None)
+                result = bench.sweep(item)
                 line.send(result)
             except OSError:
                 return
+            if result.error:
+                bench.close()
+                bench = None  # whatever went wrong, the next module gets a kernel that knows nothing of it
 
 
 def _ending(code: int | None) -> str:
