@@ -164,3 +164,16 @@ def test_code_that_ran_before_a_state_was_kept_may_be_replaced_after_it(kernel: 
         assert kernel.call(place) == 2
         kernel.reset()
         assert kernel.call(place) == 1
+
+
+def test_code_that_was_read_before_it_ran_is_forgotten_by_a_reset(kernel: Kernel) -> None:
+    places = set()
+    for number in (1, 2, 3):
+        place = kernel.call("module_alloc", 4096)
+        places.add(place)
+        kernel.call("set_memory_x", place, 1)
+        kernel.guest.write(place, bytes([0xB8, number, 0, 0, 0, 0xC3]))  # mov eax, number; ret
+        kernel.call("strlen", place)
+        assert kernel.call(place) == number
+        kernel.reset()
+    assert len(places) == 1, "or this test shows nothing"

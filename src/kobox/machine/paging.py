@@ -99,8 +99,11 @@ class PageMap:
         found = self.own.get(vaddr)
         if found is None:
             found = self.walk(vaddr)
-            if found is not None and access == abi.FETCH and not self.stable[0] <= found[0] < self.stable[1]:
-                self.executed.add(found[0])
+            if found is not None and not self.stable[0] <= found[0] < self.stable[1]:
+                if access == abi.FETCH:
+                    self.executed.add(found[0])
+                elif found[0] not in self.executed:
+                    found = found[0], found[1] & ~abi.PROT_EXEC  # so that a fetch is asked for, and noted
         if found is not None and found[1] & need:
             for first, behind in self.lasting:
                 if first <= vaddr < behind:
