@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 LOADERS = ("kobox", "kernel")
 BARE = "bare"
+DEFAULT_CPU = "qemu64"
 
 
 @overload
@@ -71,7 +72,7 @@ def boot(
     image: str | os.PathLike[str] | None = None,
     *,
     append: str = "",
-    cpu: str = "qemu64",
+    cpu: str = DEFAULT_CPU,
     memory: int | None = None,
     seed: int | None = None,
     loader: str = "kobox",
@@ -98,7 +99,7 @@ def boot(
     if wanted == BARE:
         if root is not None:
             raise UsageError("the bare kernel asks for no modules", hint="a root is for an image")
-        return _boot_bare(loader, append, comm)
+        return _boot_bare(loader, append, comm, cpu)
     from kobox.bringup.snapshot import boot_cached
     from kobox.bringup.start import RAM_SIZE, BootOptions
     from kobox.image import Cache, open_image
@@ -147,13 +148,15 @@ def _default_image() -> str:
     return images[-1].release if images else BARE
 
 
-def _boot_bare(loader: str, append: str, comm: str) -> BareKernel:
+def _boot_bare(loader: str, append: str, comm: str, cpu: str) -> BareKernel:
     from kobox.bare.kernel import BareKernel
 
     if loader != "kobox":
         raise UsageError("the bare kernel has no loader of its own", hint="--loader kobox")
     if append:
         raise UsageError("the bare kernel has no command line", hint="kobox kernel add --debian")
+    if cpu != DEFAULT_CPU:
+        raise UsageError(f"the bare kernel has no CPU model {cpu!r}", hint=f"it has {DEFAULT_CPU} only")
     return BareKernel(comm)
 
 
