@@ -16,6 +16,7 @@ from kobox.errors import NotModelled, UsageError
 
 if TYPE_CHECKING:
     from kobox.depot.targets import Target
+    from kobox.depot.tree import ModuleTree
     from kobox.session.client import RemoteKernel
 
 LEVELS = {"FATAL": 2, "ERROR": 3, "WARNING": 4, "NOTICE": 5, "INFO": 6}
@@ -172,6 +173,14 @@ def target_of(given: Mapping[str, str]) -> Target:
 
         return RootTarget(given["root"])
     no_kernel()
+
+
+def indexed_for_session(tree: ModuleTree, tool: str) -> ModuleTree:
+    """A session's modules as its kernel's own modprobe finds them: packages leave the index of their tree to depmod."""
+    from kobox.cli.progress import teller
+    from kobox.kernel.module_source import with_index
+
+    return with_index(tree, teller(f"kobox {tool}"))
 
 
 def binary_safe_output() -> None:

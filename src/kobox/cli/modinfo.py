@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kobox.cli.gnu_getopt import getopt_long
-from kobox.cli.kmod_face import Console, guarded, session_of, system_of, version_lines
+from kobox.cli.kmod_face import Console, guarded, indexed_for_session, session_of, system_of, version_lines
 from kobox.cli.kmod_options import MODINFO
 from kobox.cli.options import getopt_tables, help_text
 from kobox.depot.modinfo import (
@@ -66,7 +66,9 @@ def _main(argv: list[str], console: Console) -> int:
         is_system = True
     if is_system and release is None and ("all" in flags or not all(map(_is_file, operands))):
         release = release_of(root or "", hint="choose one with -k")
-    with ModuleTree(absolute_path(root) if root else "", release) as tree:
+    found = ModuleTree(absolute_path(root) if root else "", release)
+    on_session = kernel is not None and is_system
+    with indexed_for_session(found, "modinfo") if on_session else found as tree:
         writer = _JsonWriter(field) if "json" in flags else _LineWriter(field, "\0" if "0" in flags else "\n", console)
         asked = _Asked(tree, console, writer)
         if "all" in flags:

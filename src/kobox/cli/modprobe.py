@@ -8,7 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from errno import ENOENT
 
 from kobox.cli.gnu_getopt import getopt_long
-from kobox.cli.kmod_face import Console, Stop, Where, guarded, print_json, session_of, system_of, version_lines
+from kobox.cli.kmod_face import (
+    Console,
+    Stop,
+    Where,
+    guarded,
+    indexed_for_session,
+    print_json,
+    session_of,
+    system_of,
+    version_lines,
+)
 from kobox.cli.kmod_options import MODPROBE
 from kobox.cli.options import getopt_tables, help_text
 from kobox.depot.config import load_config, search_dirs
@@ -39,6 +49,7 @@ class _Request:
         self.wait_ms = 0
         self.config_paths: list[str] = []
         self.session: str | None = None
+        self.on_session = False
         self.cmdline: str | None = None
         self.root: str | None = None
         self.dirname: str | None = None
@@ -95,6 +106,7 @@ def _session(request: _Request) -> Target | None:
     request.root, release = system_of(kernel)
     request.release = request.release or release
     request.cmdline = kernel.info()["append"]
+    request.on_session = True
     return KernelTarget(kernel)
 
 
@@ -233,7 +245,8 @@ def _tree(request: _Request) -> ModuleTree:
     root = absolute(request.root).rstrip("/")
     if not os.path.isdir(request.root):
         raise UsageError(f"{request.root}: no such directory")
-    return ModuleTree(root, request.release if request.release is not None else release_of(root))
+    tree = ModuleTree(root, request.release if request.release is not None else release_of(root))
+    return indexed_for_session(tree, "modprobe") if request.on_session else tree
 
 
 def _config(request: _Request, tree: ModuleTree, console: Console) -> Config:
@@ -241,7 +254,7 @@ def _config(request: _Request, tree: ModuleTree, console: Console) -> Config:
     sources = request.config_paths or search_dirs(root)
     cmdline_name = f"{root}/proc/cmdline"
     cmdline = read_cmdline(cmdline_name) if request.cmdline is None else request.cmdline
-    config = load_config(sources, tree=tree.directory, cmdline=cmdline, cmdline_name=cmdline_name)
+    config = load_config(sources, tree=tree.indexes, cmdline=cmdline, cmdline_name=cmdline_name)
     for complaint in config.complaints:
         console.library(f"{complaint.reader}: {complaint.text}")
     return config

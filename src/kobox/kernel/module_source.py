@@ -51,11 +51,15 @@ def open_source(
         raise UsageError(
             f"image {image.release} has no modules beside it", hint="boot it with a root that has them (--root DIR)"
         )
-    if not _is_indexed(tree):
-        tree = ModuleTree.at(tree.directory, indexed(tree, Cache(), progress))
+    tree = with_index(tree, progress)
     sources = search_dirs(root) if root is not None else []
     config = load_config(sources, tree=tree.indexes, cmdline=command_line)
     return Resolver(config, tree)
+
+
+def with_index(tree: ModuleTree, progress: Callable[[str], None] = lambda text: None) -> ModuleTree:
+    """The same tree, by its own index or by one from the cache."""
+    return tree if _is_indexed(tree) else ModuleTree.at(tree.directory, indexed(tree, Cache(), progress))
 
 
 def _is_indexed(tree: ModuleTree) -> bool:

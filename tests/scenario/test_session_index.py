@@ -1,0 +1,43 @@
+"""A kernel's packages leave the index of its modules to depmod: commands on a session find modules all the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kobox.cli import main
+
+pytestmark = pytest.mark.image
+
+
+@pytest.fixture
+def unindexed(debian_root: Path, tmp_path: Path) -> Path:
+    """The image's root as its package leaves it."""
+    root = tmp_path / "root"
+    (root / "lib/modules").mkdir(parents=True)
+    (root / "boot").symlink_to(debian_root / "boot")
+    (modules,) = (debian_root / "lib/modules").iterdir()
+    own = root / "lib/modules" / modules.name
+    own.mkdir()
+    for name in ("kernel", "modules.order", "modules.builtin", "modules.builtin.modinfo"):
+        (own / name).symlink_to(modules / name)
+    return root
+
+
+def test_modprobe_and_modinfo_find_modules_of_a_tree_without_an_index(
+    unindexed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert main(["boot", "--image", str(unindexed), "--name", "plain"]) == 0
+    try:
+        assert main(["modprobe", "bonding"]) == 0
+        capsys.readouterr()
+        assert main(["lsmod", "--json"]) == 0
+        assert {module["name"] for module in json.loads(capsys.readouterr().out)} == {"bonding", "tls"}
+        assert main(["modinfo", "-F", "depends", "bonding"]) == 0
+        assert capsys.readouterr().out == "tls\n"
+    finally:
+        main(["halt", "--all"])
+    assert not list(unindexed.glob("lib/modules/*/modules.dep*"))
