@@ -1,4 +1,4 @@
-"""A kernel's packages leave the index of its modules to depmod: commands on a session find modules all the same."""
+"""A kernel's packages leave the index of its modules to depmod: commands on a kernel find modules all the same."""
 
 from __future__ import annotations
 
@@ -40,4 +40,11 @@ def test_modprobe_and_modinfo_find_modules_of_a_tree_without_an_index(
         assert capsys.readouterr().out == "tls\n"
     finally:
         main(["halt", "--all"])
+    assert not list(unindexed.glob("lib/modules/*/modules.dep*"))
+
+
+def test_a_shell_finds_them_too_and_leaves_the_tree_alone(unindexed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = "modprobe bonding; lsmod | wc -l; modinfo -F depends bonding"
+    assert main(["shell", "--image", str(unindexed), "-c", script]) == 0
+    assert capsys.readouterr().out == "3\ntls\n"
     assert not list(unindexed.glob("lib/modules/*/modules.dep*"))

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from kobox.cli.progress import teller
+    from kobox.cli.progress import Progress
     from kobox.session.boot import BootPlan, check
     from kobox.session.launch import launch
 
@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
     root = None if args.root is None else os.path.abspath(args.root)
     plan = BootPlan(image, args.append, root, args.cpu, args.seed, coldplug=args.coldplug)
     check(plan)
-    about = launch(plan, args.name, teller("kobox boot"))
+    with Progress() as progress:
+        about = launch(plan, args.name, progress)
     if args.json:
         print_json(about)
     else:

@@ -56,7 +56,7 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from kobox.build import build_modules
     from kobox.build.choose import releases_of
-    from kobox.cli.working import Progress
+    from kobox.cli.progress import Progress
 
     with Progress() as progress:
         progress(f"building {args.folder}")

@@ -169,7 +169,7 @@ def _judge(args: argparse.Namespace, files: list[str], hosts: list[Host], parame
 
 def _hosts(args: argparse.Namespace, files: list[str]) -> list[Host]:
     """The kernels that are asked for; without a word the one that the first file was built for."""
-    from kobox.cli.working import Progress
+    from kobox.cli.progress import Progress
     from kobox.verdict.targets import (
         BARE,
         Options,

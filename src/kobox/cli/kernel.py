@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kobox.cli.working import Progress
+from kobox.cli.progress import Progress
 from kobox.errors import UsageError
 
 if TYPE_CHECKING:

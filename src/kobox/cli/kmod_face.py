@@ -175,12 +175,13 @@ def target_of(given: Mapping[str, str]) -> Target:
     no_kernel()
 
 
-def indexed_for_session(tree: ModuleTree, tool: str) -> ModuleTree:
-    """A session's modules as its kernel's own modprobe finds them: packages leave the index of their tree to depmod."""
-    from kobox.cli.progress import teller
+def indexed_for_kernel(tree: ModuleTree) -> ModuleTree:
+    """A kernel's modules as its own modprobe finds them: packages leave the index of their tree to depmod."""
+    from kobox.cli.progress import Progress
     from kobox.kernel.module_source import with_index
 
-    return with_index(tree, teller(f"kobox {tool}"))
+    with Progress() as progress:
+        return with_index(tree, progress)
 
 
 def binary_safe_output() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kobox.cli.gnu_getopt import getopt_long
-from kobox.cli.kmod_face import Console, guarded, indexed_for_session, session_of, system_of, version_lines
+from kobox.cli.kmod_face import Console, guarded, indexed_for_kernel, session_of, system_of, version_lines
 from kobox.cli.kmod_options import MODINFO
 from kobox.cli.options import getopt_tables, help_text
 from kobox.depot.modinfo import (
@@ -30,13 +30,13 @@ SHORT, LONG = getopt_tables(MODINFO.options)
 _FIELDS = {"a": "author", "d": "description", "l": "license", "p": "parm", "n": "filename"}
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run ``modinfo``."""
+def main(argv: Sequence[str], on_kernel: bool = False) -> int:
+    """Run ``modinfo``; ``on_kernel``: what ``argv`` names is the system of a kernel of the caller's."""
     console = Console("modinfo", verbosity=4)
-    return guarded(console, lambda: _main(list(argv), console))
+    return guarded(console, lambda: _main(list(argv), console, on_kernel))
 
 
-def _main(argv: list[str], console: Console) -> int:
+def _main(argv: list[str], console: Console, on_kernel: bool) -> int:
     options, operands = getopt_long(argv, SHORT, LONG)
     root, release, field, session = None, None, None, None
     is_system = False
@@ -63,12 +63,11 @@ def _main(argv: list[str], console: Console) -> int:
     kernel = session_of(session, root is not None or release is not None)
     if kernel is not None and not all(map(_is_file, operands)):
         root, release = system_of(kernel)
-        is_system = True
+        is_system = on_kernel = True
     if is_system and release is None and ("all" in flags or not all(map(_is_file, operands))):
         release = release_of(root or "", hint="choose one with -k")
     found = ModuleTree(absolute_path(root) if root else "", release)
-    on_session = kernel is not None and is_system
-    with indexed_for_session(found, "modinfo") if on_session else found as tree:
+    with indexed_for_kernel(found) if on_kernel and is_system else found as tree:
         writer = _JsonWriter(field) if "json" in flags else _LineWriter(field, "\0" if "0" in flags else "\n", console)
         asked = _Asked(tree, console, writer)
         if "all" in flags:

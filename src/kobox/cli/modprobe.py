@@ -13,7 +13,7 @@ from kobox.cli.kmod_face import (
     Stop,
     Where,
     guarded,
-    indexed_for_session,
+    indexed_for_kernel,
     print_json,
     session_of,
     system_of,
@@ -49,7 +49,7 @@ class _Request:
         self.wait_ms = 0
         self.config_paths: list[str] = []
         self.session: str | None = None
-        self.on_session = False
+        self.on_kernel = False
         self.cmdline: str | None = None
         self.root: str | None = None
         self.dirname: str | None = None
@@ -69,6 +69,7 @@ def main(argv: Sequence[str], target: Target | None = None, root: str | None = N
 def _main(argv: list[str], console: Console, target: Target | None, root: str | None) -> int:
     request = _Request()
     request.root = root
+    request.on_kernel = target is not None
     parsed = getopt_long(_environment_options() + argv, SHORT, LONG)
     for name, value in parsed.options:
         if name in ("V", "h"):
@@ -106,7 +107,7 @@ def _session(request: _Request) -> Target | None:
     request.root, release = system_of(kernel)
     request.release = request.release or release
     request.cmdline = kernel.info()["append"]
-    request.on_session = True
+    request.on_kernel = True
     return KernelTarget(kernel)
 
 
@@ -246,7 +247,7 @@ def _tree(request: _Request) -> ModuleTree:
     if not os.path.isdir(request.root):
         raise UsageError(f"{request.root}: no such directory")
     tree = ModuleTree(root, request.release if request.release is not None else release_of(root))
-    return indexed_for_session(tree, "modprobe") if request.on_session else tree
+    return indexed_for_kernel(tree) if request.on_kernel else tree
 
 
 def _config(request: _Request, tree: ModuleTree, console: Console) -> Config:

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import time
 
-    from kobox.cli.progress import teller
+    from kobox.cli.progress import Progress
     from kobox.session.launch import launch
     from kobox.session.saved import find, saved_states
 
@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
         for state in states if not args.json else ():
             print(f"{state.name:<20} {state.release:<24} {age(time.time() - state.saved)} ago  {state.path}")
         return 0
-    about = launch(find(args.state).plan(), args.name, teller("kobox restore"))
+    with Progress() as progress:
+        about = launch(find(args.state).plan(), args.name, progress)
     if args.json:
         print_json(about)
     else:

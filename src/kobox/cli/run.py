@@ -43,13 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from kobox.cli.progress import teller
+    from kobox.cli.progress import Progress
     from kobox.runner import run_module
 
-    report = run_module(
-        args.file, args.parameters, image=args.image, root=args.root, append=args.append, cpu=args.cpu,
-        loader=args.loader, progress=teller("kobox run"),
-    )  # fmt: skip
+    with Progress() as progress:
+        report = run_module(
+            args.file, args.parameters, image=args.image, root=args.root, append=args.append, cpu=args.cpu,
+            loader=args.loader, progress=progress,
+        )  # fmt: skip
     if args.json:
         print(json.dumps(report.as_data(), indent=2))
     elif not args.quiet:

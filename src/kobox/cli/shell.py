@@ -122,9 +122,10 @@ def _open(args: argparse.Namespace, stack: ExitStack) -> _Opened:
         stack.enter_context(session)
         return _Opened(session, session.name, session, session.reboot)
     from kobox.box import boot
-    from kobox.cli.progress import teller
+    from kobox.cli.progress import Progress
 
-    own = boot(args.image, append=args.append or "", cpu=args.cpu or "qemu64", progress=teller("kobox shell"))
+    with Progress() as progress:
+        own = boot(args.image, append=args.append or "", cpu=args.cpu or "qemu64", progress=progress)
     stack.callback(own.close)
     own.mark_pristine()
     return _Opened(own, own.release, None, own.reset)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -22,6 +21,7 @@ from kobox.depot.names import is_module_file
 from kobox.depot.tree import ModuleTree
 from kobox.dmesg.source import KernelLog
 from kobox.errors import KoboxError
+from kobox.kernel.module_source import with_index
 from kobox.ko import read_module
 from kobox.shell import Command, Failed, Io, Output
 
@@ -38,30 +38,19 @@ class ModuleRoot:
 
     def __init__(self, kernel: ShellKernel, root: str | None) -> None:
         self._release = kernel.release
-        self._own = root is None
         folder = kernel.modules_folder
         self.root = root if root is not None else None if folder is None else _root_of(folder)
-        self._indexed = False
 
     def options(self, release: str) -> list[str]:
         """What tells a tool of kmod which modules are meant; ``release`` is its option for the kernel's release."""
         if self.root is None:
             raise Failed("this kernel has no modules of its own", hint="kobox shell --root DIR, or insmod FILE.ko")
-        self.index()
         return ["--root", self.root, release, self._release]
 
-    def index(self) -> None:
-        """An image's own tree gets its indexes when they are first wanted: packages leave that to depmod."""
-        if self._indexed or not self._own or self.root is None:
-            return
-        self._indexed = True
-        if not os.path.exists(self.tree().path("modules.dep")):
-            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-                depmod.main(["--root", self.root, self._release])
-
     def tree(self) -> ModuleTree:
+        """With the index that it has, or one from the cache: packages leave making it to depmod."""
         assert self.root is not None
-        return ModuleTree(self.root, self._release)
+        return with_index(ModuleTree(self.root, self._release))
 
     # -- names, for completion ----------------------------------------------------------------------------------------
 
@@ -69,7 +58,6 @@ class ModuleRoot:
         """Modules that modprobe finds by name."""
         if self.root is None:
             return []
-        self.index()
         with self.tree() as tree:
             return [name for name, _ in tree.all_deps()]
 
@@ -111,7 +99,7 @@ def tools(
             ("modprobe bonding miimon=100", "modprobe -r bonding", "modprobe -D ext4"),
         ),
         "modinfo": (
-            lambda words: modinfo.main([*_modinfo_options(modules, words), *words]),
+            lambda words: modinfo.main([*_modinfo_options(modules, words), *words], on_kernel=True),
             "modules",
             ("modinfo ext4", "modinfo -p bonding"),
         ),

@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kobox.sweep import ModuleResult, SweepReport
+    from kobox.sweep import SweepReport
 
 EPILOG = """\
 examples:
@@ -25,8 +23,6 @@ Each module is loaded after what it depends on, looked at, and unloaded again; t
 state. A module that refuses to load (a driver without its device) has given its answer. Exit status 0: nothing crashed,
 hung, or met something that kobox lacks; 1: something did.
 """
-_EVERY = 0.2
-"""Seconds between two lines of progress."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,11 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from kobox.cli.progress import teller
+    from kobox.cli.progress import Progress
     from kobox.sweep import SweepOptions, sweep
 
     options = SweepOptions(args.image, args.root, tuple(args.select), args.jobs, args.append, args.cluster)
-    report = sweep(options, teller("kobox sweep"), _Shown())
+    with Progress() as progress:
+        report = sweep(options, progress, lambda result, done, total: progress(f"{done}/{total} {result.name}"))
     if args.html is not None:
         from kobox.sweep.page import page
 
@@ -76,22 +73,6 @@ def _show(report: SweepReport) -> None:
             print(line_of(module))
     for line in summary(report):
         print(line)
-
-
-class _Shown:
-    """A line of progress on a terminal."""
-
-    def __init__(self) -> None:
-        self._last = 0.0
-        self._wanted = sys.stderr.isatty()
-
-    def __call__(self, result: ModuleResult, done: int, total: int) -> None:
-        now = time.monotonic()
-        if not self._wanted or (now - self._last < _EVERY and done < total):
-            return
-        self._last = now
-        end = "\r\033[K" if done == total else ""
-        print(f"\r\033[K{done}/{total} {result.name}{end}", end="", file=sys.stderr, flush=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from kobox.box import boot
-    from kobox.cli.progress import teller
+    from kobox.cli.progress import Progress
     from kobox.ko import read_module
     from kobox.runner import choose_image, run_in
 
@@ -74,12 +74,12 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.chrome}: no folder {args.chrome.parent}")
     module = read_module(args.file)
     choice = choose_image(module, args.image)
-    tell = teller("kobox trace")
-    kernel = boot(choice.image, append=args.append, cpu=args.cpu, check_memory=False, progress=tell)
-    with kernel, kernel.trace(*args.function, **_options(args, module.name)) as tracing:
-        tell("tracing")
-        report = run_in(kernel, args.file, args.parameters, root=args.root, why=choice.why)
-        trace = tracing.result
+    with Progress() as progress:
+        kernel = boot(choice.image, append=args.append, cpu=args.cpu, check_memory=False, progress=progress)
+        with kernel, kernel.trace(*args.function, **_options(args, module.name)) as tracing:
+            progress("tracing")
+            report = run_in(kernel, args.file, args.parameters, root=args.root, why=choice.why)
+            trace = tracing.result
     _show(args, trace, report)
     for text in trace.missing:
         print(f"kobox trace: {text}", file=sys.stderr)

@@ -56,17 +56,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from kobox.build.choose import kernels_of
-    from kobox.cli.progress import teller
+    from kobox.cli.progress import Progress
     from kobox.watch import Watch, WatchOptions
 
     show = _as_json if args.json else _Text(colour.wanted(sys.stdout))
+    progress = Progress()
     options = WatchOptions(
         images=kernels_of(args.image), pytest_args=tuple(args.pytest_args), parameters=tuple(args.param),
         append=args.append, coloured=not args.json and colour.wanted(sys.stdout), polling=args.poll,
-        build=options_of(args, teller("kobox watch")),
+        build=options_of(args, progress),
     )  # fmt: skip
+
+    def told(event: Event) -> None:
+        progress.rest()
+        show(event)
+
     try:
-        good = Watch(args.folder, options, show).run(rounds=1 if args.once else None)
+        with progress:
+            good = Watch(args.folder, options, told).run(rounds=1 if args.once else None)
     except KeyboardInterrupt:
         if not args.json:
             print()
