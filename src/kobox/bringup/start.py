@@ -171,7 +171,7 @@ def _power_on(guest: Guest, model: CpuModel) -> None:
     cpu.write(REG["cr3"], guest.symbol("early_top_pgt") - layout.virt_base)
     cpu.write_msr(0xC000_0080, _EFER)
     cpu.write(REG["cr0"], _CR0)
-    percpu = guest.first_symbol("__per_cpu_load")
+    percpu = _first_percpu_base(guest)
     cpu.write_segment(REG["gdtr"], Segment(0, percpu + guest.symbol("gdt_page"), 0x7F, 0))
     cpu.write(REG["cs"], _KERNEL_CS)
     cpu.write(REG["ss"], _KERNEL_DS)
@@ -184,6 +184,13 @@ def _power_on(guest: Guest, model: CpuModel) -> None:
     cpu.write(REG["eflags"], 2)
     cpu.write(REG["rdi"], firmware.PARAMS_ADDR)
     cpu.write(RIP, guest.symbol("x86_64_start_kernel"))
+
+
+def _first_percpu_base(guest: Guest) -> int:
+    """What GS holds until per-CPU areas are set up: where the first copy lies, if variables are linked from address 0
+    on, or 0, if they are linked where they lie (arch/x86/kernel/vmlinux.lds.S)."""
+    linked_from_zero = guest.symbol("__per_cpu_start") == 0
+    return guest.symbol("__per_cpu_load") if linked_from_zero else 0
 
 
 def _behind_first_call(guest: Guest) -> int:

@@ -373,7 +373,8 @@ class Loader:
         module["refcnt"] = _REF_BASE + 1
         load.undo.append(lambda: _one((guest.symbol("module_unload_free"), module.address)))
         lock = module.at("param_lock")
-        yield (guest.symbol("__mutex_init"), lock, self.env.scratch(b"&mod->param_lock\0"), lock)
+        mutex_init = guest.first_symbol("__mutex_init", "mutex_init_generic", "__rt_mutex_init")
+        yield (mutex_init, lock, self.env.scratch(b"&mod->param_lock\0"), lock)
         self._clear_tables(load)
         for table in link.find_tables(view, load.addresses, self.rules).values():
             if guest.layouts.has("module", table.field):

@@ -32,7 +32,9 @@ from kobox.machine.machine import (
 )
 
 _SIGCHLD = 17
-_CLONE_FS_FILES = 0x200 | 0x400
+_CLONE_VM, _CLONE_FS_FILES, _CLONE_UNTRACED = 0x100, 0x200 | 0x400, 0x80_0000
+_CLONE_ARGS_AT = 544, 744
+"""Where in kobox's own memory the arguments of a clone lie: of the first process, and of a worker."""
 _ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 _FAST_SLICE_NS = 1_000_000_000
 _MANY_READS = 100
@@ -528,11 +530,21 @@ class Tasks:
 
     def make_task(self, entry: int) -> None:
         """Make a task that begins at ``entry``; it shares what the workers share."""
-        self.call(*self._maker(entry))
+        self.call(*self._maker(entry, _CLONE_ARGS_AT[1]))
 
-    def _maker(self, entry: int) -> tuple[int, ...]:
-        maker = self.guest.first_symbol("user_mode_thread", "kernel_thread")
-        return (maker, entry, 0, _CLONE_FS_FILES | _SIGCHLD, _CLONE_FS_FILES | _SIGCHLD)
+    def _maker(self, entry: int, arguments_at: int) -> tuple[int, ...]:
+        """The call that makes a task, as a program's clone(2) would: what ``user_mode_thread`` does, which later
+        kernels keep for helper programs that share nothing."""
+        guest = self.guest
+        if not guest.layouts.has("kernel_clone_args", "fn"):
+            return (guest.symbol("kernel_thread"), entry, 0, _CLONE_FS_FILES | _SIGCHLD)
+        address = guest.machine.area.mailbox_addr + arguments_at
+        guest.write(address, bytes(guest.layouts.size("kernel_clone_args")))
+        arguments = guest.view("kernel_clone_args", address)
+        arguments["flags"] = _CLONE_FS_FILES | _CLONE_VM | _CLONE_UNTRACED
+        arguments["exit_signal"] = _SIGCHLD
+        arguments["fn"] = entry
+        return (guest.symbol("kernel_clone"), address)
 
     def _serve(self) -> None:
         """The first process makes a worker unless one is ready, and sleeps until another is needed."""
@@ -540,7 +552,7 @@ class Tasks:
             self._park()
             return
         self._unborn += 1
-        self._call(*self._maker(self._born), then=lambda _pid: self._park())
+        self._call(*self._maker(self._born, _CLONE_ARGS_AT[0]), then=lambda _pid: self._park())
 
     def _next_job(self, task: int) -> None:
         """The present task is a worker with nothing to do."""
