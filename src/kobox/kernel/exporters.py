@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from kobox.kernel.demands import KernelExports
 from kobox.kernel.guest import Guest, View
 from kobox.kernel.modules import module_views, state_of
+from kobox.ko.exports import FLAG_GPL_ONLY
 from kobox.link import Export
 
 _ROW = struct.Struct("<iii")
@@ -48,14 +49,18 @@ class ModuleExports:
         return self._table
 
     def _read(self) -> Iterator[Export]:
+        view = self.view
+        if self._guest.layouts.has("module", "flagstab"):  # one table, with a byte of flags for each symbol
+            count = view["num_syms"]
+            flags = self._guest.read(view["flagstab"], count) if count and view["flagstab"] else bytes(count)
+            yield from self._read_table(view["syms"], view["crcs"], [bool(flag & FLAG_GPL_ONLY) for flag in flags])
+            return
         # the plain table is searched first, so it is read last: it wins where both have a name
-        for symbols, count, crcs, gpl in (
-            ("gpl_syms", "num_gpl_syms", "gpl_crcs", True),
-            ("syms", "num_syms", "crcs", False),
-        ):
-            yield from self._read_table(self.view[symbols], self.view[count], self.view[crcs], gpl)
+        yield from self._read_table(view["gpl_syms"], view["gpl_crcs"], [True] * view["num_gpl_syms"])
+        yield from self._read_table(view["syms"], view["crcs"], [False] * view["num_syms"])
 
-    def _read_table(self, table: int, count: int, crcs: int, gpl: bool) -> Iterator[Export]:
+    def _read_table(self, table: int, crcs: int, gpl: Sequence[bool]) -> Iterator[Export]:
+        count = len(gpl)
         guest = self._guest
         if not count:
             return
@@ -68,7 +73,7 @@ class ModuleExports:
             namespace = guest.read_cstr(place + 8 + space).decode("latin-1") if space else ""
             crc = int.from_bytes(sums[index * 4 : index * 4 + 4], "little") if sums else None
             text = guest.read_cstr(place + 4 + name).decode("latin-1")
-            yield Export(text, place + value & (1 << 64) - 1, gpl, namespace, crc)
+            yield Export(text, place + value & (1 << 64) - 1, gpl[index], namespace, crc)
 
 
 class ExporterList:

@@ -77,6 +77,8 @@ class Load:
     taints: int = 0
     """The module's own taint bits."""
     bases: dict[str, int] = field(default_factory=dict)
+    from_cache: dict[str, int] = field(default_factory=dict)
+    """Of each region whether its memory is the kernel's cache of executable pages."""
     memory: dict[str, bytearray] = field(default_factory=dict)
     """The regions while they are linked; stored in the guest in one go."""
     view: LoadView = None  # type: ignore[assignment]  # set by the first step that has one
@@ -84,6 +86,8 @@ class Load:
     module: View = None  # type: ignore[assignment]
     addresses: list[int] = field(default_factory=list)
     percpu: int = 0
+    args: int = 0
+    """The text of the parameters, in guest memory; a kernel whose modules do not keep it drops it when they are set."""
     copy: int = 0
     """The file as it is, in guest memory, for modules with symbols in sections that are not loaded."""
 
@@ -211,6 +215,7 @@ class Loader:
             load.bases[name] = 0
             if region.size:
                 load.bases[name] = yield self._allocation(name, region.size)
+                load.from_cache[name] = yield from self._is_from_cache(name)
                 if not load.bases[name]:
                     raise Errno(errno.ENOMEM, f"no memory for {region.size} bytes of {name}")
         load.memory = layout.image(view)
@@ -224,7 +229,7 @@ class Loader:
         if view.info("livepatch") is not None and self.guest.layouts.has("module", "klp"):
             noted["klp"] = 1
         for name, region in layout.regions.items():
-            noted |= self._region_facts(name, load.bases[name], region)
+            noted |= self._region_facts(load, name, region)
         self._note_in_section(load, noted)
         load.taints = module["taints"]
 
@@ -279,11 +284,19 @@ class Loader:
 
     def _allocation(self, region: str, size: int) -> tuple[int, ...]:
         guest = self.guest
-        if guest.has("execmem_alloc"):
-            kinds = guest.layouts.enum("execmem_type")
-            kind = "EXECMEM_MODULE_TEXT" if region in ("text", "init_text") else "EXECMEM_MODULE_DATA"
-            return (guest.symbol("execmem_alloc"), kinds[kind], size)
-        return (guest.symbol("module_alloc"), size)
+        if not guest.has("execmem_alloc"):
+            return (guest.symbol("module_alloc"), size)
+        return (guest.first_symbol("execmem_alloc_rw", "execmem_alloc"), self._memory_kind(region), size)
+
+    def _memory_kind(self, region: str) -> int:
+        kind = "EXECMEM_MODULE_TEXT" if region in ("text", "init_text") else "EXECMEM_MODULE_DATA"
+        return self.guest.layouts.enum("execmem_type")[kind]
+
+    def _is_from_cache(self, region: str) -> Result:
+        """Whether the memory comes from a cache of read-only executable pages, which it must become again."""
+        if not self.guest.has("execmem_is_rox"):
+            return 0
+        return (yield (self.guest.symbol("execmem_is_rox"), self._memory_kind(region))) & 0xFF
 
     def _free_memory(self, load: Load) -> Steps:
         for base in reversed(list(load.bases.values())):
@@ -293,9 +306,11 @@ class Loader:
         if base:
             yield (self.guest.first_symbol("execmem_free", "module_memfree"), base)
 
-    def _region_facts(self, name: str, base: int, region: link.Region) -> dict[str, int]:
+    def _region_facts(self, load: Load, name: str, region: link.Region) -> dict[str, int]:
         prefix = self._region_path(name)
-        facts = {f"{prefix}.base": base, f"{prefix}.size": region.size}
+        facts = {f"{prefix}.base": load.bases[name], f"{prefix}.size": region.size}
+        if self.rules.memories and self.guest.layouts.has("module_memory", "is_rox"):
+            facts[f"{prefix}.is_rox"] = load.from_cache.get(name, 0)
         if not self.rules.memories:
             facts[f"{prefix}.text_size"] = region.text_size
             facts[f"{prefix}.ro_size"] = region.ro_size
@@ -582,8 +597,10 @@ class Loader:
         guest, module = self.guest, load.module
         if load.arguments is None:
             raise Errno(errno.EFAULT, "the arguments cannot be read")
-        module["args"] = yield from self.env.kstrdup(load.arguments)
-        load.undo.append(lambda: self.env.kfree(module["args"]))
+        load.args = yield from self.env.kstrdup(load.arguments)
+        if guest.layouts.has("module", "args"):
+            module["args"] = load.args
+        load.undo.append(lambda: self.env.kfree(load.args))
         load.undo.append(lambda: _one((guest.symbol("synchronize_rcu"),)))
         yield from self._dynamic_debug(load)
         load.undo.append(lambda: _one((guest.symbol("ftrace_release_mod"), module.address)))
@@ -667,9 +684,9 @@ class Loader:
             request = next(parsing)
             while True:
                 yield from self._flush(load, environment)
-                guest.write(module["args"], arguments)
+                guest.write(load.args, arguments)
                 answer = yield from self._answer(load, request, table)
-                arguments[:] = guest.read(module["args"], len(arguments))
+                arguments[:] = guest.read(load.args, len(arguments))
                 request = parsing.send(answer)
         except StopIteration as done:
             parsed = done.value
@@ -678,6 +695,9 @@ class Loader:
             yield from self.env.printk(4, params.rest_line(load.name, parsed.rest))
         if parsed.error:
             raise Errno(-parsed.error, "a parameter was refused")
+        if not guest.layouts.has("module", "args"):
+            yield from self.env.kfree(load.args)
+            load.args = 0
 
     def _parameter_table(self, module: View) -> Iterator[tuple[params.Parameter, int, int]]:
         """(parameter, address of its entry, address of its ``set``) of every entry of ``__param``."""
@@ -698,7 +718,7 @@ class Loader:
 
     def _answer(self, load: Load, request: params.Request, table: list[tuple[params.Parameter, int, int]]) -> Result:
         argument = request.argument
-        value = load.module["args"] + argument.at if argument.value is not None else 0
+        value = load.args + argument.at if argument.value is not None else 0
         if request.parameter is None:
             return (yield from self._unknown(load, argument, value))
         entry, function = next((e, f) for parameter, e, f in table if parameter is request.parameter)
@@ -867,7 +887,7 @@ class Loader:
         guest.write_uint(head, address)
         if not before:
             unbound = int(guest.image.config["CONFIG_NR_CPUS"])
-            queue = guest.read_uint(guest.symbol("system_wq"))
+            queue = guest.read_uint(guest.first_symbol("system_percpu_wq", "system_wq"))
             yield (guest.symbol("queue_work_on"), unbound, queue, guest.symbol("init_free_wq"))
 
     def _trim_extable(self, module: View, load: Load, inits: dict[str, int]) -> None:
@@ -910,7 +930,8 @@ class Loader:
         yield (guest.symbol("synchronize_rcu"),)
         if self.heap is not None:
             yield from self.heap.module_gone(module.text("name"))
-        yield from self.env.kfree(module["args"])
+        if guest.layouts.has("module", "args"):
+            yield from self.env.kfree(module["args"])
         if module["percpu"]:
             yield (guest.symbol("free_percpu"), module["percpu"])
         bases = [module[f"{self._region_path(name)}.base"] for name in self._region_names()]

@@ -14,6 +14,9 @@ from kobox.errors import BadFile
 from kobox.ko.pointers import Pointers
 
 _SECTIONS: Final = (("__ksymtab", "__kcrctab", False), ("__ksymtab_gpl", "__kcrctab_gpl", True))
+_FLAGS: Final = "__kflagstab"
+"""Later kernels have one table, and a byte of flags for each entry of it."""
+FLAG_GPL_ONLY: Final = 1  # include/linux/module_symbol.h
 _SHAPES: Final = ((4, 3), (4, 2), (8, 3), (8, 2))
 """Word size and words of an entry, the likeliest first."""
 
@@ -43,7 +46,8 @@ def read_exports(elf: ElfFile) -> tuple[Export, ...]:
     for table_name, crc_name, gpl in _SECTIONS:
         table = elf.alloc_section(table_name)
         if table is not None and table.has_bytes and table.size:
-            found += _exports_of(elf, table, elf.alloc_section(crc_name), gpl)
+            exports = _exports_of(elf, table, elf.alloc_section(crc_name), gpl)
+            found += exports if gpl else _flagged(elf, exports)
     return tuple(found)
 
 
@@ -69,6 +73,16 @@ def _exports_of(elf: ElfFile, table: Section, crc_table: Section | None, gpl: bo
             )
         )
     return found
+
+
+def _flagged(elf: ElfFile, exports: list[Export]) -> list[Export]:
+    table = elf.alloc_section(_FLAGS)
+    if table is None or not table.has_bytes:
+        return exports
+    flags = elf.bytes_of(table)
+    if len(flags) != len(exports):
+        raise BadFile(elf.name, table.name, "a flag for each entry of __ksymtab is missing", len(flags), len(exports))
+    return [export._replace(gpl=bool(flag & FLAG_GPL_ONLY)) for export, flag in zip(exports, flags, strict=True)]
 
 
 def _shape(elf: ElfFile, table: Section, pointers: Pointers) -> tuple[int, int]:

@@ -35,6 +35,7 @@ FIELDS = (
     _Field("kp", "num_kp", ("__param",), "kernel_param"),
     _Field("syms", "num_syms", ("__ksymtab",), "kernel_symbol"),
     _Field("crcs", "", ("__kcrctab",), DISTANCE),
+    _Field("flagstab", "", ("__kflagstab",), BYTE),
     _Field("gpl_syms", "num_gpl_syms", ("__ksymtab_gpl",), "kernel_symbol"),
     _Field("gpl_crcs", "", ("__kcrctab_gpl",), DISTANCE),
     _Field("ctors", "num_ctors", (".ctors", ".init_array"), POINTER),
