@@ -287,6 +287,16 @@ def verify_exported_symbols(view: LoadView, names: Iterable[str], exporters: Col
             raise Refusal(errno.ENOEXEC, (LogLine(Level.ERR, line),))
 
 
+def is_named_in(namespace: str, module: str) -> bool:
+    """Whether ``module:NAME,PREFIX*`` names the module; ``-`` and ``_`` are the same letter there."""
+    kind, _, names = namespace.partition(":")
+    if kind != "module":
+        return False
+    wanted = module.replace("-", "_")
+    patterns = [name.replace("-", "_") for name in names.split(",")]
+    return any(wanted.startswith(pattern[:-1]) if pattern.endswith("*") else wanted == pattern for pattern in patterns)
+
+
 class Resolver:
     """Resolves one module's undefined names by the kernel's rules; call it with each name in turn.
 
@@ -346,8 +356,13 @@ class Resolver:
             self.of_module |= 1 << TaintBit.PROPRIETARY
         return True
 
+    def may_use(self, namespace: str) -> bool:
+        """Whether the module imports a namespace, or it is one that is open to certain modules by their names
+        (``EXPORT_SYMBOL_FOR_MODULES``; kernel/module/main.c)."""
+        return namespace in self.imported or is_named_in(namespace, self.view.mod_name)
+
     def _namespace(self, export: Export, findings: list[Finding]) -> bool:
-        if export.namespace in self.imported:
+        if self.may_use(export.namespace):
             return True
         line = (
             f"{self.view.mod_name}: module uses symbol ({export.name}) from namespace {export.namespace}, "

@@ -100,7 +100,7 @@ def _classify(name: str, answer: Resolution, resolver: Resolver, around: Surroun
         owner, export = offered
         item["owner"] = owner.name
         if answer.error == errno.EINVAL:
-            if export.namespace and export.namespace not in resolver.imported:
+            if export.namespace and not resolver.may_use(export.namespace):
                 built = (resolver.versions or {}).get(name)
                 if export.crc is None or built == export.crc or not resolver.rules.modversions:
                     return "symbol-namespace", item | {"namespace": export.namespace}

@@ -70,6 +70,13 @@ def test_every_shape_of_table_that_kernels_have_had_is_read(word: int, words: in
     assert found[1].namespace == ("NS" if words == 3 else "")
 
 
+def test_later_kernels_have_a_byte_of_flags_for_each_entry() -> None:
+    found = exports_of(by_hand(4, 3).section("__kflagstab", b"\0\1\0"))
+    assert [(export.name, export.gpl) for export in found] == [("f", False), ("g", True), ("h", False)]
+    with pytest.raises(BadFile, match="__kflagstab: a flag for each entry"):
+        exports_of(by_hand(4, 3).section("__kflagstab", b"\0\1"))
+
+
 def test_crcs_of_older_kernels_are_absolute_symbols() -> None:
     builder = by_hand(8, 2, "fg").section("__kcrctab", bytes(16), align=8)
     builder.symbol("__crc_f", ABS, 0xAABBCCDD).symbol("__crc_g", ABS, 2)

@@ -18,6 +18,7 @@ from kobox.link.policy import (
     check_module_license_and_versions,
     find_symbol,
     has_unversioned_exports,
+    is_named_in,
     license_is_gpl_compatible,
     read_versions,
     same_magic,
@@ -95,6 +96,26 @@ def test_a_symbol_in_a_namespace_needs_its_import() -> None:
         (3, "user: module uses symbol (spaced) from namespace SPACE, but does not import it.")
     ]
     assert resolver(versioned(import_ns=["OTHER", "SPACE"]))("spaced").value == 0x400
+
+
+@pytest.mark.parametrize(
+    ("namespace", "is_open"),
+    [("module:user", True), ("module:other,user", True), ("module:us*", True), ("module:*", True),
+     ("module:use", False), ("module:users,xuser", False), ("module:", False), ("user", False),
+     ("modules:user", False)],
+)  # fmt: skip
+def test_a_namespace_can_be_open_to_modules_by_their_names(namespace: str, is_open: bool) -> None:
+    kernel = exports(
+        "kernel", Export("module_layout", 0x100, crc=1), Export("plain", 0x200, namespace=namespace, crc=2)
+    )
+    answer = Resolver(view_of(versioned()), [kernel], RULES)("plain")
+    assert answer.value == (0x200 if is_open else 0)
+
+
+def test_dashes_in_such_names_are_underscores() -> None:
+    assert is_named_in("module:kvm-intel", "kvm_intel")
+    assert is_named_in("module:kvm_*", "kvm-amd")
+    assert not is_named_in("module:kvm-intel", "kvm_amd")
 
 
 def test_a_lenient_kernel_only_warns_about_a_namespace() -> None:
