@@ -1,14 +1,15 @@
 """The firmware's tables: the smallest ACPI set that describes this board (one CPU, local APIC, I/O APIC, the fixed
-hardware of ``machine.isa``).
+hardware of ``machine.isa``, the PCI bus of ``machine.pci_bus``).
 
-ACPI 6.4, chapter 5. Addresses are physical; the root pointer lies where a BIOS would put it.
+ACPI 6.4, chapter 5; PCI Firmware Specification 3.0, 4.1 (MCFG). Addresses are physical; the root pointer lies where a BIOS would put it.
 """
 
 from __future__ import annotations
 
 import struct
 
-from kobox.machine import isa
+from kobox.bringup import aml
+from kobox.machine import isa, pci_bus
 
 ROOT_POINTER_ADDR = 0xF0000
 _OEM = b"KOBOX "
@@ -22,12 +23,12 @@ _OVERRIDES = ((0, 2, 0), (5, 5, _ACTIVE_HIGH | _LEVEL), (9, 9, _ACTIVE_HIGH | _L
 
 
 def tables(base: int, apic_base: int, ioapic_base: int) -> bytes:
-    """Bytes to store at ``base``: RSDP first, then FACS, DSDT, MADT, FADT, XSDT, each on a 64-byte border."""
+    """Bytes to store at ``base``: RSDP first, then FACS, DSDT, MADT, FADT, MCFG, XSDT, each on a 64-byte border."""
     place = base + 64
     facs_addr, place = place, place + 64
     facs = struct.pack("<4sIIIIIQB31x", b"FACS", 64, 0, 0, 0, 0, 0, 2)
-    dsdt_addr, place = place, place + 64
-    dsdt = _table(b"DSDT", 2, b"")
+    dsdt, dsdt_addr = _table(b"DSDT", 2, _pci_host() + _owned()), place
+    place += (len(dsdt) + 63) & ~63
     madt_body = struct.pack("<II", apic_base, _PC_COMPATIBLE)
     madt_body += struct.pack("<BBBBI", 0, 8, 0, 0, 1)  # processor 0, APIC id 0, enabled
     madt_body += struct.pack("<BBBBII", 1, 12, 0, 0, ioapic_base, 0)
@@ -37,12 +38,47 @@ def tables(base: int, apic_base: int, ioapic_base: int) -> bytes:
     place += (len(madt) + 63) & ~63
     fadt, fadt_addr = _fadt(facs_addr, dsdt_addr), place
     place += (len(fadt) + 63) & ~63
-    xsdt = _table(b"XSDT", 1, struct.pack("<2Q", fadt_addr, madt_addr))
+    mcfg_body = struct.pack("<8xQHBB4x", pci_bus.ECAM_BASE, 0, 0, pci_bus.BUSES - 1)
+    mcfg, mcfg_addr = _table(b"MCFG", 1, mcfg_body), place
+    place += (len(mcfg) + 63) & ~63
+    xsdt = _table(b"XSDT", 1, struct.pack("<3Q", fadt_addr, madt_addr, mcfg_addr))
     image = bytearray(place + len(xsdt) - base)
-    for address, data in ((facs_addr, facs), (dsdt_addr, dsdt), (madt_addr, madt), (fadt_addr, fadt), (place, xsdt)):
+    placed = ((facs_addr, facs), (dsdt_addr, dsdt), (madt_addr, madt), (fadt_addr, fadt), (mcfg_addr, mcfg))
+    for address, data in (*placed, (place, xsdt)):
         image[address - base : address - base + len(data)] = data
     image[:36] = _root_pointer(place)
     return bytes(image)
+
+
+def _pci_host() -> bytes:
+    """The host bridge: what it passes on, where interrupts of its slots come in, and that the kernel may control all
+    that it asks for."""
+    port, window = pci_bus.ADDRESS_PORT, pci_bus.WINDOW_BASE
+    passed_on = aml.resources(
+        aml.buses(0, pci_bus.BUSES - 1),
+        aml.ports(port, 8),
+        aml.port_window(0, port - 1),
+        aml.port_window(port + 8, 0xFFFF),
+        aml.memory_window(0xA0000, 0xBFFFF),
+        aml.memory_window(window, pci_bus.WINDOW_END - 1),
+    )
+    routes = [
+        aml.package(*map(aml.integer, (slot << 16 | 0xFFFF, pin - 1, 0, pci_bus.line_of(slot, pin))))
+        for slot in range(32)
+        for pin in (1, 2, 3, 4)
+    ]
+    body = aml.name(b"_HID", aml.eisa_id("PNP0A08")) + aml.name(b"_CID", aml.eisa_id("PNP0A03"))
+    body += aml.name(b"_UID", aml.integer(0)) + aml.name(b"_BBN", aml.integer(0))
+    body += aml.name(b"_CRS", passed_on) + aml.name(b"_PRT", aml.package(*routes))
+    body += aml.method(b"_OSC", 4, aml.give_back(aml.ARGUMENT_3))
+    return aml.scope(b"_SB_", aml.device(b"PCI0", body))
+
+
+def _owned() -> bytes:
+    """Addresses that no driver may take: configuration space."""
+    body = aml.name(b"_HID", aml.eisa_id("PNP0C01"))
+    body += aml.name(b"_CRS", aml.resources(aml.memory(pci_bus.ECAM_BASE, pci_bus.ECAM_SIZE)))
+    return aml.scope(b"_SB_", aml.device(b"DRAC", body))
 
 
 def _table(signature: bytes, revision: int, body: bytes) -> bytes:

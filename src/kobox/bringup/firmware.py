@@ -13,6 +13,7 @@ from kobox.bringup import acpi, smbios
 from kobox.machine.cpu_model import Board
 from kobox.machine.memory import PAGE_SIZE, PhysicalMemory
 from kobox.machine.pc import APIC_BASE, IOAPIC_BASE
+from kobox.machine.pci_bus import ECAM_BASE, ECAM_SIZE
 
 PARAMS_ADDR = 0x90000
 _COMMAND_LINE_ADDR, _SETUP_DATA_ADDR = 0x91000, 0x92000
@@ -44,6 +45,7 @@ def _parameters(ram_size: int, setup_data: int) -> bytes:
         (0, _LOW_END, _USABLE),
         (acpi.ROOT_POINTER_ADDR, _HIGH_START - acpi.ROOT_POINTER_ADDR, _RESERVED),
         (_HIGH_START, ram_size - _HIGH_START, _USABLE),
+        (ECAM_BASE, ECAM_SIZE, _RESERVED),
     ]
     page[0x1E8] = len(memory_map)
     for index, (start, length, kind) in enumerate(memory_map):

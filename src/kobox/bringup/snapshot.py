@@ -26,6 +26,7 @@ from kobox.machine import cpu_state
 from kobox.machine.machine import Clock
 from kobox.machine.memory import PAGE_SIZE
 from kobox.machine.pc import PcState
+from kobox.machine.pci_bus import BusState
 
 KIND = "boot"
 _MEMORY, _STATE, _LOG, _BOOT = "memory", "state.json", "log.json", "boot.json"
@@ -95,6 +96,7 @@ def write(booted: Booted, folder: Path) -> None:
         "root": machine.pages.root,
         "epoch": guest.pc.epoch,
         "pc": [pc.msrs, pc.apic, pc.ioapic, pc.ioapic_index, pc.cmos_index, pc.ports, pc.noise],
+        "pci": guest.pc.pci.save(),
         "tasks": dataclasses.asdict(tasks),
         "sites": booted.sites,
         "log": booted.log.position(),
@@ -130,6 +132,7 @@ def restore(image: Image, options: BootOptions, folder: Path) -> Booted:
     guest.pc.state = PcState(
         _int_keys(msrs), _int_keys(apic), _int_keys(ioapic), ioapic_index, cmos_index, _int_keys(ports), noise
     )
+    guest.pc.pci.load(state["pci"])
     guest.tasks.state = TaskState(**state["tasks"])
     booted.log.restore(state["log"], lambda: _read_log(folder / _LOG))
     booted.report = _LazyReport(folder / _BOOT)
@@ -180,6 +183,7 @@ class Pristine(NamedTuple):
     clock: tuple[int, int | None]
     pending: list[int]
     pc: PcState
+    pci: BusState
     tasks: TaskState
     log_position: tuple[int, int]
     root: int
@@ -201,6 +205,7 @@ class Pristine(NamedTuple):
             (machine.clock.now, machine.clock.deadline),
             list(machine.pending),
             guest.pc.state.copy(),
+            guest.pc.pci.capture(),
             guest.tasks.state.copy(),
             booted.log.position(),
             machine.pages.root,
@@ -221,6 +226,7 @@ class Pristine(NamedTuple):
         machine.pending = list(self.pending)
         machine.idle = False
         guest.pc.state = self.pc.copy()
+        guest.pc.pci.restore(self.pci)
         guest.tasks.reset(self.tasks.copy())
         guest.helpers.forget(self.helper_calls)
         self.booted.log.rewind(self.log_position)

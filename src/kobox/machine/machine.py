@@ -81,6 +81,7 @@ class Machine:
         self._alias_used = False
         self.pending: list[int] = []
         """Interrupt vectors that wait for the guest to accept them."""
+        self._posted: list[Callable[[], None]] = []
         self.on_due: Callable[[], None] = lambda: None
         """Called when the clock has reached the timer's deadline."""
         self.on_slice: Callable[[], None] = lambda: None
@@ -169,6 +170,8 @@ class Machine:
             if clock.deadline is not None and clock.now >= clock.deadline:
                 clock.deadline = None
                 self.on_due()
+            if self._posted:
+                self._work_off()
             if self.pending and cpu.read(RFLAGS) & IF:
                 rip = self._deliver(self.pending.pop(0), rip, 0)
             self.idle = False
@@ -194,6 +197,7 @@ class Machine:
                             self.on_slice()
                     rip = cpu.read(RIP)
                     if done():
+                        self._work_off()
                         return
                 elif self._watchdog.take_slice():
                     clock.now += self.slice_ns
@@ -223,6 +227,30 @@ class Machine:
         self.idle = False
         self._deliver(vector, self.cpu.read(RIP), 0)
 
+    def post(self, work: Callable[[], None]) -> None:
+        """From a device: do this when the guest stands still, soon. Only then may memory be written that code is in."""
+        self._posted.append(work)
+        self.stop()
+
+    def _work_off(self) -> None:
+        """What devices have to do, until nothing is left."""
+        while self._posted:
+            self._posted.pop(0)()
+
+    def memory_view(self, paddr: int, size: int, write: bool) -> memoryview | None:
+        """RAM as a device sees it, live; None where a part of it is none. ``write``: a device writes there now, while
+        the guest stands still."""
+        if paddr + size > self.ram_size:
+            return None
+        if write:
+            start, end = self.pages.stable
+            if start < paddr + size and paddr < end:
+                for page in range(max(paddr, start) & PAGE_MASK, min(paddr + size, end), PAGE_SIZE):
+                    self.forget_page(page)
+                    self.patched.add(page)
+            self.pages.note_write(paddr, size)
+        return self.memory.bytes[paddr : paddr + size]
+
     def interrupt(self, vector: int) -> None:
         """Queue an interrupt; the guest takes it when its interrupt flag allows."""
         if vector not in self.pending:
@@ -233,6 +261,7 @@ class Machine:
         enabled = bool(self.cpu.read(RFLAGS) & IF)
         self.idle = True
         if done():
+            self._work_off()
             return True
         if not enabled:
             raise Halted(f"the CPU was halted with interrupts off at {rip:#x}")

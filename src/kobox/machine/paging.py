@@ -200,12 +200,14 @@ class PageMap:
         """Store bytes whatever the page's protection (kobox is below the guest's rules)."""
         done = 0
         for paddr, count in self._spans(vaddr, len(data)):
-            if self.executed:
-                self._note_write(paddr, count)
+            self.note_write(paddr, count)
             self._memory.bytes[paddr : paddr + count] = bytes(data[done : done + count])
             done += count
 
-    def _note_write(self, paddr: int, count: int) -> None:
+    def note_write(self, paddr: int, count: int) -> None:
+        """Physical memory is about to change without the CPU: translations of code there go."""
+        if not self.executed:
+            return
         for page in range(paddr & PAGE_MASK, paddr + count, PAGE_SIZE):
             if page in self.executed:
                 self.executed.discard(page)

@@ -16,6 +16,9 @@ from typing import Protocol
 from kobox.machine import isa
 from kobox.machine.cpu_model import CpuModel
 from kobox.machine.machine import Machine
+from kobox.machine.pci_bus import (
+    ADDRESS_PORT, DATA_PORT, ECAM_BASE, ECAM_SIZE, WINDOW_BASE, WINDOW_END, PciBus, Wires,
+)  # fmt: skip
 from kobox.machine.unicorn_abi import REG
 
 APIC_BASE, IOAPIC_BASE = 0xFEE0_0000, 0xFEC0_0000
@@ -27,7 +30,7 @@ _MSR_KERNEL_GS = 0xC000_0102
 
 _APIC_ID, _APIC_VERSION, _APIC_EOI, _APIC_DFR, _APIC_SVR, _APIC_ICR = 0x20, 0x30, 0xB0, 0xE0, 0xF0, 0x300
 _APIC_TIMER, _APIC_INITIAL, _APIC_CURRENT, _APIC_DIVIDE = 0x320, 0x380, 0x390, 0x3E0
-_MASKED = 1 << 16
+_MASKED, _LEVEL = 1 << 16, 1 << 15
 _LONGEST_STEP_NS = 20_000
 _PORT_NS = 1_000
 """How long an access to a port takes."""
@@ -78,6 +81,9 @@ class Pc:
     reads_in_a_row: int = field(init=False, default=0)
     """How often the clock was read lately without any other trap in between."""
     _last_read: int = field(init=False, default=0)
+    pci: PciBus = field(init=False)
+    _high_lines: set[int] = field(init=False, default_factory=set)
+    """Lines of the I/O APIC that a device holds now."""
     epoch: int = 0
     """Seconds since 1970 at which virtual time 0 lies."""
 
@@ -97,6 +103,16 @@ class Pc:
         for port in (0x70, 0x71):
             self.ports[port] = _Cmos(self)
         self._add_isa_devices()
+        self._add_pci()
+
+    def _add_pci(self) -> None:
+        machine, cpu = self.machine, self.machine.cpu
+        bus = PciBus(Wires(machine.memory_view, self._deliver, self._set_line), isa.POWER_EVENT)
+        self.pci = bus
+        self.ports |= dict.fromkeys(range(ADDRESS_PORT, DATA_PORT + 4), bus)
+        cpu.map_device(ECAM_BASE, ECAM_SIZE, bus.ecam_read, bus.ecam_write)
+        cpu.map_device(WINDOW_BASE, WINDOW_END - WINDOW_BASE, bus.memory_read, bus.memory_write)
+        machine.pages.devices += [(ECAM_BASE, ECAM_BASE + ECAM_SIZE), (WINDOW_BASE, WINDOW_END)]
 
     def _add_isa_devices(self) -> None:
         def registers() -> isa.Registers:
@@ -120,6 +136,25 @@ class Pc:
         if not entry & _MASKED:
             self.machine.interrupt(entry & 0xFF)
             self.machine.stop()
+
+    def _deliver(self, vector: int) -> None:
+        self.machine.interrupt(vector)
+        self.machine.stop()
+
+    def _set_line(self, line: int, level: bool) -> None:
+        """A line of the I/O APIC that stays up until its reason is gone."""
+        if not level:
+            self._high_lines.discard(line)
+        elif line not in self._high_lines:
+            self._high_lines.add(line)
+            self._raise_line(line)
+
+    def _raise_held_lines(self) -> None:
+        """After the end of an interrupt, or a change of the I/O APIC: lines that are still up interrupt again."""
+        for line in self._high_lines:
+            entry = self.state.ioapic.get(0x10 + 2 * line, _MASKED)
+            if entry & _LEVEL:
+                self._raise_line(line)
 
     def instruction_handler(self, kind: str) -> Callable[[], None]:
         """What serves one sensitive instruction (``machine.sites``): its name, and its register for the random ones."""
@@ -206,6 +241,8 @@ class Pc:
         return self.state.apic.get(offset, 0)
 
     def _apic_write(self, offset: int, _size: int, value: int) -> None:
+        if offset == _APIC_EOI and self._high_lines:
+            self._raise_held_lines()
         if offset in (_APIC_EOI, _APIC_ID, _APIC_VERSION):
             return
         self.state.apic[offset] = value
@@ -243,16 +280,20 @@ class Pc:
             self.state.ioapic_index = value & 0xFF
         elif offset == 0x10 and self.state.ioapic_index != 1:
             self.state.ioapic[self.state.ioapic_index] = value
+            if self._high_lines:
+                self._raise_held_lines()
 
     # -- ports --------------------------------------------------------------------------------------------------
 
     def _port_read(self, port: int, size: int) -> int:
         device = self.ports.get(port)
-        return (1 << 8 * size) - 1 if device is None else device.port_read(port, size)
+        return self.pci.io_read(port, size) if device is None else device.port_read(port, size)
 
     def _port_write(self, port: int, size: int, value: int) -> None:
         device = self.ports.get(port)
-        if device is not None:
+        if device is None:
+            self.pci.io_write(port, size, value)
+        else:
             device.port_write(port, size, value)
 
 

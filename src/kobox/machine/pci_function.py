@@ -1,0 +1,279 @@
+"""One PCI function as its bus sees it: identity, base address registers, interrupts by line, MSI and MSI-X, bus-master
+access to memory.
+
+A device model derives from this and answers ``read_bar`` and ``write_bar``. PCI Local Bus Specification 3.0, chapter 6.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kobox.machine import pci_config as cfg
+from kobox.machine.pci_config import ConfigSpace
+
+MSI, MSIX = 0x05, 0x11
+_MSI_ENABLE, _MSI_64 = 1, 1 << 7
+_MSIX_ENABLE, _MSIX_MASK_ALL = 1 << 15, 1 << 14
+_ENTRY_SIZE, _ENTRY_MASKED = 16, 1
+_PAGE = 4096
+
+
+class Board(Protocol):
+    """What a function reaches through its bus."""
+
+    def memory_view(self, address: int, size: int, *, write: bool) -> memoryview | None:
+        """The guest's RAM there, live; None where a part of it is no RAM. ``write``: it is about to change."""
+
+    def message(self, address: int, data: int) -> None:
+        """A write that is an interrupt (MSI)."""
+
+    def set_line(self, function: PciFunction, level: bool) -> None:
+        """The interrupt line of a function."""
+
+    def remap(self) -> None:
+        """Base addresses have changed, or whether they are decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A range of addresses that a function answers to. ``size`` is a power of two, in bytes."""
+
+    size: int
+    io: bool = False
+    wide: bool = False
+    """64-bit: takes the next register, too."""
+    prefetchable: bool = False
+
+    def flags(self) -> int:
+        """The bits below the address."""
+        return 1 if self.io else (4 if self.wide else 0) | (8 if self.prefetchable else 0)
+
+    def least(self) -> int:
+        """The smallest block that the address space has."""
+        return 4 if self.io else 16
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the header says of a function. ``class_code`` is class, subclass and interface (24 bits)."""
+
+    vendor: int
+    device: int
+    class_code: int
+    subsystem_vendor: int = 0
+    subsystem: int = 0
+    revision: int = 0
+
+
+class PciFunction:
+    """A function with its registers. ``bars``: by number of the register. ``msix``: how many vectors, in a BAR of their
+    own, ``msix_bar``; ``msi``: whether it has one MSI vector; ``pin``: 1 to 4 for INTA to INTD, 0 for no line."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        bars: dict[int, Bar] | None = None,
+        *,
+        pin: int = 0,
+        msi: bool = False,
+        msix: int = 0,
+        msix_bar: int = 1,
+        config_size: int = cfg.CONFIG_SIZE,
+    ) -> None:
+        self.config = ConfigSpace(config_size)
+        self.bars = dict(bars or {})
+        self.board: Board | None = None
+        """The bus that it is plugged into."""
+        self.line_level = False
+        self._msi_at = self._msix_at = 0
+        self._msix_bar, self._table = msix_bar, bytearray()
+        self._pending = 0
+        """Vectors of MSI-X that wait for their mask to go, a bit for each."""
+        self._identify(identity, pin)
+        if msix:
+            self._add_msix(msix)
+        if msi:
+            self._msi_at = self.config.add_capability(MSI, struct.pack("<HQHH", _MSI_64, 0, 0, 0))
+            self.config.allow(self._msi_at + 2, 2, _MSI_ENABLE)
+            self.config.allow(self._msi_at + 4, 10, (1 << 80) - 4)
+        for index, bar in self.bars.items():
+            self._add_bar(index, bar)
+
+    def _identify(self, identity: Identity, pin: int) -> None:
+        config = self.config
+        config.put(cfg.VENDOR, 2, identity.vendor)
+        config.put(cfg.DEVICE, 2, identity.device)
+        config.put(cfg.REVISION, 1, identity.revision)
+        config.put(cfg.CLASS, 3, identity.class_code)
+        config.put(cfg.SUBSYSTEM_VENDOR, 2, identity.subsystem_vendor)
+        config.put(cfg.SUBSYSTEM, 2, identity.subsystem)
+        config.put(cfg.INTERRUPT_PIN, 1, pin)
+
+    def _add_bar(self, index: int, bar: Bar) -> None:
+        if bar.size < bar.least() or bar.size & bar.size - 1:
+            raise ValueError(f"BAR {index} of {bar.size} bytes: must be a power of two, at least {bar.least()}")
+        at = cfg.BAR_0 + 4 * index
+        width = 8 if bar.wide else 4
+        self.config.put(at, width, bar.flags())
+        self.config.allow(at, width, -bar.size & (1 << 8 * width) - 1)
+
+    def _add_msix(self, vectors: int) -> None:
+        table_size = vectors * _ENTRY_SIZE
+        pending_at = (table_size + _PAGE - 1) // _PAGE * _PAGE
+        self._table = bytearray(table_size)
+        for entry in range(vectors):
+            self._table[entry * _ENTRY_SIZE + 12] = _ENTRY_MASKED
+        self.bars[self._msix_bar] = Bar(1 << (pending_at + _PAGE - 1).bit_length())
+        body = struct.pack("<HII", vectors - 1, self._msix_bar, pending_at | self._msix_bar)
+        self._msix_at = self.config.add_capability(MSIX, body)
+        self.config.allow(self._msix_at + 2, 2, _MSIX_ENABLE | _MSIX_MASK_ALL)
+
+    # -- what a model overrides -----------------------------------------------------------------------------------
+
+    def read_bar(self, bar: int, offset: int, size: int) -> int:
+        """A read of 1, 2, 4 or 8 bytes."""
+        return (1 << 8 * size) - 1
+
+    def write_bar(self, bar: int, offset: int, size: int, value: int) -> None:
+        """A write of 1, 2, 4 or 8 bytes."""
+
+    def capture(self) -> Any:
+        """What a reset of the kernel must put back; ``restore`` takes it."""
+        config = self.config
+        return bytes(config.data), bytes(self._table), self._pending, self.line_level
+
+    def restore(self, state: Any) -> None:
+        """Be as at ``capture``, which may be asked for again."""
+        data, table, self._pending, self.line_level = state
+        self.config.data[:] = data
+        self._table[:] = table
+
+    # -- what the bus asks ----------------------------------------------------------------------------------------
+
+    def read_config(self, offset: int, size: int) -> int:
+        """A read of configuration space by software."""
+        return self.config.get(offset, size)
+
+    def write_config(self, offset: int, size: int, value: int) -> None:
+        """A write to configuration space by software."""
+        self.config.write(offset, size, value)
+        if offset < cfg.INTERRUPT_LINE and self.board is not None:
+            self.board.remap()
+            self.board.set_line(self, self.line_asserted)
+        if self._msix_at <= offset < self._msix_at + 4:
+            self._send_pending()
+
+    def read_region(self, bar: int, offset: int, size: int) -> int:
+        """A read in a BAR: of the MSI-X table, or of the model."""
+        if bar != self._msix_bar or not self._table:
+            return self.read_bar(bar, offset, size)
+        if offset < len(self._table):
+            return int.from_bytes(self._table[offset : offset + size], "little")
+        return self._pending >> 8 * (offset % _PAGE) & (1 << 8 * size) - 1
+
+    def write_region(self, bar: int, offset: int, size: int, value: int) -> None:
+        """A write in a BAR."""
+        if bar != self._msix_bar or not self._table:
+            self.write_bar(bar, offset, size, value)
+        elif offset < len(self._table):
+            self._table[offset : offset + size] = value.to_bytes(size, "little")
+            self._send_pending()
+
+    def decoded(self) -> list[tuple[bool, int, int, int]]:
+        """(whether it is ports, first address, address behind, BAR) of each range that answers now."""
+        found = []
+        for index, bar in self.bars.items():
+            wanted = cfg.COMMAND_IO if bar.io else cfg.COMMAND_MEMORY
+            start = self.config.get(cfg.BAR_0 + 4 * index, 8 if bar.wide else 4) & ~(3 if bar.io else 15)
+            if self._command & wanted and start:
+                found.append((bar.io, start, start + bar.size, index))
+        return found
+
+    @property
+    def pin(self) -> int:
+        """Which line it has, 1 to 4; 0: none."""
+        return self.config.get(cfg.INTERRUPT_PIN, 1)
+
+    @property
+    def line_asserted(self) -> bool:
+        """Whether it holds its line, which software can switch off."""
+        return self.line_level and not self._command & cfg.COMMAND_NO_INTX
+
+    @property
+    def _command(self) -> int:
+        return self.config.get(cfg.COMMAND, 2)
+
+    # -- interrupts -----------------------------------------------------------------------------------------------
+
+    @property
+    def uses_msix(self) -> bool:
+        """Whether software has switched MSI-X on."""
+        return bool(self._table) and bool(self.config.get(self._msix_at + 2, 2) & _MSIX_ENABLE)
+
+    @property
+    def uses_msi(self) -> bool:
+        """Whether software has switched MSI on."""
+        return bool(self._msi_at) and bool(self.config.get(self._msi_at + 2, 2) & _MSI_ENABLE)
+
+    def interrupt(self, vector: int = 0) -> None:
+        """Tell the CPU: a message where software has switched messages on (``vector`` of MSI-X), else the line goes up
+        until ``lower_line``."""
+        if self.uses_msix:
+            self._send_msix(vector)
+        elif self.uses_msi:
+            at = self._msi_at
+            self._message(self.config.get(at + 4, 8), self.config.get(at + 12, 2))
+        else:
+            self._set_line(True)
+
+    def lower_line(self) -> None:
+        """The reason for an interrupt by line is gone."""
+        self._set_line(False)
+
+    def _set_line(self, level: bool) -> None:
+        self.line_level = level
+        status = self.config.get(cfg.STATUS, 2) & ~cfg.STATUS_INTERRUPT
+        self.config.put(cfg.STATUS, 2, status | (cfg.STATUS_INTERRUPT if level else 0))
+        if self.board is not None:
+            self.board.set_line(self, self.line_asserted)
+
+    def _send_msix(self, vector: int) -> None:
+        address, data, control = struct.unpack_from("<QII", self._table, vector * _ENTRY_SIZE)
+        if control & _ENTRY_MASKED or self.config.get(self._msix_at + 2, 2) & _MSIX_MASK_ALL:
+            self._pending |= 1 << vector
+        else:
+            self._message(address, data)
+
+    def _send_pending(self) -> None:
+        waiting, self._pending = self._pending, 0
+        if waiting and self.uses_msix:
+            for vector in range(len(self._table) // _ENTRY_SIZE):
+                if waiting >> vector & 1:
+                    self._send_msix(vector)
+
+    def _message(self, address: int, data: int) -> None:
+        """A message is a write to memory, which only a bus master may make."""
+        if self.board is not None and self._command & cfg.COMMAND_MASTER:
+            self.board.message(address, data)
+
+    # -- memory ---------------------------------------------------------------------------------------------------
+
+    def dma_view(self, address: int, size: int, *, write: bool = False) -> memoryview | None:
+        """The guest's RAM at a bus address, live, to be read, or written with ``write``. None where software has not
+        made this a bus master, or where something else than RAM is."""
+        if self.board is None or not self._command & cfg.COMMAND_MASTER:
+            return None
+        return self.board.memory_view(address, size, write=write)
+
+    def dma_read(self, address: int, size: int) -> bytes:
+        """Bytes from the guest's memory; all ones where nothing answers."""
+        view = self.dma_view(address, size)
+        return b"\xff" * size if view is None else bytes(view)
+
+    def dma_write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        """Bytes to the guest's memory; lost where nothing answers."""
+        view = self.dma_view(address, len(data), write=True)
+        if view is not None:
+            view[:] = data
