@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from kobox.bringup.snapshot import Pristine
     from kobox.bringup.start import Booted, BootOptions
     from kobox.depot.resolve import Resolver
+    from kobox.devices.backing import Backing
+    from kobox.devices.disks import LiveDisk
+    from kobox.devices.plug import Plugged, Plugger
     from kobox.image import Image
     from kobox.kernel.coverage import CodeCoverage, Placed
     from kobox.kernel.disks import Disk
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from kobox.kernel.subsystem import Operation
     from kobox.kernel.syscalls import Syscalls
     from kobox.kernel.udev import Udev
+    from kobox.machine.pci_function import PciFunction
     from kobox.net.links import Net
 
 LOADERS = ("kobox", "kernel")
@@ -564,15 +568,70 @@ class Kernel(KernelFace):
         """What the kernel itself asked modprobe for, oldest first, and what became of it."""
         return self._modprobe.autoloads if self._modprobe is not None else []
 
-    def attach_disk(self, image: bytes | str | os.PathLike[str], *, read_only: bool = False) -> Disk:
-        """Make an image (its bytes, or the path of a file of this host) a disk of the guest, by its loop driver.
+    @overload
+    def attach_disk(
+        self, image: bytes | str | os.PathLike[str], *, read_only: bool = False, live: Literal[False] = ...
+    ) -> Disk: ...
 
-        It is a copy in the guest's memory: ``Disk.data`` gives what became of it. Mount ``Disk.device``.
+    @overload
+    def attach_disk(
+        self, image: bytes | str | os.PathLike[str] | Backing, *, read_only: bool = False, live: Literal[True]
+    ) -> LiveDisk: ...
+
+    def attach_disk(
+        self, image: bytes | str | os.PathLike[str] | Backing, *, read_only: bool = False, live: bool = False
+    ) -> Disk | LiveDisk:
+        """Make an image (its bytes, or the path of a file of this host) a disk of the guest. Mount its ``device``.
+
+        By the guest's loop driver and as a copy in its memory: ``Disk.data`` gives what became of it. ``live``: a disk of
+        its own on the PCI bus; reads and writes go to the file itself, or to any object with the methods of
+        ``devices.backing.Backing``.
         """
+        if live:
+            from kobox.devices.disks import attach_live
+
+            return attach_live(self._plugger, image, read_only)
         from kobox.kernel.disks import attach
+
+        if not isinstance(image, bytes | str | os.PathLike):
+            raise UsageError("an object that stands for a disk is attached live", hint="live=True")
 
         data = image if isinstance(image, bytes) else Path(image).read_bytes()
         return attach(self.files, data, read_only)
+
+    def plug(self, model: PciFunction, *, probe: bool = True) -> Plugged:
+        """Plug a device into the PCI bus, and do for it what udev does: load the modules of what the kernel finds.
+
+        It belongs to the state: a reset to before takes it away, one to after has it as it was then. Not ``probe``: no
+        module is loaded (see docs/devices.md).
+        """
+        return self._plugger.plug(model, probe=probe)
+
+    def unplug(self, device: Plugged, *, surprise: bool = False) -> None:
+        """Take a device away after its driver has let it go; ``surprise``: pull it out first."""
+        self._plugger.unplug(device, surprise=surprise)
+
+    @cached_property
+    def _plugger(self) -> Plugger:
+        from kobox.devices.plug import Plugger
+
+        return Plugger(self.guest.pc.pci, self.files, self.syscalls, self._load_alias)
+
+    def _load_alias(self, alias: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+        """Load what a device's alias stands for; see ``plug.LoadAlias``."""
+        from kobox.depot.kernel_target import KernelTarget
+        from kobox.depot.targets import execute
+
+        plan = self.modprobe_program.resolver.insert(alias, use_blacklist=True)
+        said = [f"{probe.module}: {probe.refused}" for probe in plan.probes if probe.refused is not None]
+        before = {module.name for module in self.modules}
+        try:
+            if plan.probes:
+                execute(plan, KernelTarget(self))
+        except Errno as error:
+            said.append(error.what)
+        loaded = tuple(reversed([module.name for module in self.modules if module.name not in before]))
+        return tuple(probe.module for probe in plan.probes), loaded, tuple(said)
 
     @cached_property
     def net(self) -> Net:

@@ -38,6 +38,8 @@ class Wires(NamedTuple):
     """An interrupt vector for the CPU."""
     set_line: Callable[[int, bool], None]
     """A line of the I/O APIC."""
+    post: Callable[[Callable[[], None]], None]
+    """Work for when the guest stands still."""
 
 
 class BusState(NamedTuple):
@@ -218,6 +220,10 @@ class PciBus:
     def memory_view(self, address: int, size: int, *, write: bool) -> memoryview | None:
         """See ``pci_function.Board``."""
         return self._wires.memory_view(address, size, write)
+
+    def post(self, work: Callable[[], None]) -> None:
+        """See ``pci_function.Board``."""
+        self._wires.post(work)
 
     def message(self, address: int, data: int) -> None:
         """A message for the local APIC is an interrupt; any other is a write to memory."""

@@ -7,6 +7,7 @@ A device model derives from this and answers ``read_bar`` and ``write_bar``. PCI
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,6 +35,9 @@ class Board(Protocol):
 
     def remap(self) -> None:
         """Base addresses have changed, or whether they are decoded."""
+
+    def post(self, work: Callable[[], None]) -> None:
+        """Do this soon, when the guest stands still."""
 
 
 @dataclass(frozen=True, slots=True)

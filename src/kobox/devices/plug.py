@@ -1,0 +1,127 @@
+"""Plug a device into a running kernel, the way a kernel without hot-plug slots is told: by a rescan of its bus.
+
+What follows is the kernel's own: it finds the function, gives it addresses, and announces it. The part of udev is played
+here, for that device and the devices that its driver makes: ``modalias`` → ``modules.alias`` → modprobe → probe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from errno import ENOENT
+
+from kobox.devices.uevents import Uevents
+from kobox.errors import Errno, UsageError
+from kobox.kernel.files import Files
+from kobox.kernel.syscalls import Syscalls
+from kobox.machine.pci_bus import PciBus
+from kobox.machine.pci_function import PciFunction
+
+_DEVICES, _RESCAN = "/sys/bus/pci/devices", "/sys/bus/pci/rescan"
+_SETTLE_NS = 20_000_000
+"""Virtual time in which a driver may go on with its probe beside the one who has loaded it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One device on the way: its path below /sys/devices, what it says it is, the modules that its alias stands for and
+    those of them that were loaded now (with what they need), and the driver that took it (empty: none)."""
+
+    device: str
+    modalias: str
+    modules: tuple[str, ...]
+    loaded: tuple[str, ...]
+    driver: str
+    said: tuple[str, ...] = ()
+    """Why a module was not loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plugged:
+    """A device that the kernel knows. ``address``: as lspci shows it."""
+
+    model: PciFunction
+    address: str
+    hops: tuple[Hop, ...]
+    nodes: tuple[str, ...]
+    """Device files that came with it: ``/dev/vda``."""
+
+    @property
+    def drivers(self) -> tuple[str, ...]:
+        """The drivers that took the device and what is below it."""
+        return tuple(hop.driver for hop in self.hops if hop.driver)
+
+    @property
+    def folder(self) -> str:
+        """Its directory in sysfs."""
+        return f"{_DEVICES}/{self.address}"
+
+
+LoadAlias = Callable[[str], tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]
+"""An alias to (modules that it stands for, modules that were loaded, complaints)."""
+
+
+class Plugger:
+    """The hand that plugs devices into one kernel."""
+
+    def __init__(self, bus: PciBus, files: Files, syscalls: Syscalls, load: LoadAlias) -> None:
+        self._bus, self._files, self._load = bus, files, load
+        self._events = Uevents(syscalls)
+        self._tasks = syscalls.guest.tasks
+
+    def plug(self, model: PciFunction, *, probe: bool = True) -> Plugged:
+        """Insert a device in the first free slot and let the kernel find it. Not ``probe``: no module is loaded."""
+        if model.board is not None:
+            raise UsageError("this device is plugged in already", hint="make another one of its class")
+        try:
+            slot = self._bus.free_slot()
+        except ValueError as error:
+            raise UsageError(str(error), hint="unplug one") from error
+        self._bus.insert(model, slot)
+        address = self._bus.name_of(model)
+        with self._events:
+            self._files.write(_RESCAN, b"1")
+            hops, nodes = self._follow(probe)
+        if not hops:
+            self._bus.remove(model)
+            raise UsageError(f"the kernel has not found a PCI device at {address}", hint="is it booted with pci=off?")
+        return Plugged(model, address, tuple(hops), tuple(nodes))
+
+    def unplug(self, device: Plugged, *, surprise: bool = False) -> None:
+        """Let the kernel give a device up and take it away; ``surprise``: it is gone before the kernel is told."""
+        if device.model.board is None:
+            raise UsageError(f"{device.address} is not plugged in")
+        if surprise:
+            self._bus.remove(device.model)
+        self._files.write(f"{device.folder}/remove", b"1")
+        self._tasks.sleep(_SETTLE_NS)
+        if not surprise:
+            self._bus.remove(device.model)
+
+    def _follow(self, probe: bool) -> tuple[list[Hop], list[str]]:
+        """What the kernel announces, and what comes of it, until it says no more."""
+        hops: list[Hop] = []
+        nodes: list[str] = []
+        while events := self._events.heard():
+            for event in events:
+                if event.get("ACTION") != "add":
+                    continue
+                if "DEVNAME" in event:
+                    nodes.append("/dev/" + event["DEVNAME"].removeprefix("/dev/"))
+                if "MODALIAS" in event:
+                    hops.append(self._probe(event["DEVPATH"], event["MODALIAS"], probe))
+        return hops, nodes
+
+    def _probe(self, path: str, alias: str, probe: bool) -> Hop:
+        modules, loaded, said = self._load(alias) if probe and not self._driver(path) else ((), (), ())
+        if loaded:
+            self._tasks.sleep(_SETTLE_NS)
+        return Hop(path.removeprefix("/devices/"), alias, modules, loaded, self._driver(path), said)
+
+    def _driver(self, path: str) -> str:
+        try:
+            return self._files.readlink(f"/sys{path}/driver").rpartition("/")[2]
+        except Errno as error:
+            if error.number != ENOENT:
+                raise
+            return ""
