@@ -583,8 +583,8 @@ class Kernel(KernelFace):
     ) -> Disk | LiveDisk:
         """Make an image (its bytes, or the path of a file of this host) a disk of the guest. Mount its ``device``.
 
-        By the guest's loop driver and as a copy in its memory: ``Disk.data`` gives what became of it. ``live``: a disk of
-        its own on the PCI bus; reads and writes go to the file itself, or to any object with the methods of
+        By the guest's loop driver and as a copy in its memory: ``Disk.data`` gives what became of it. ``live``: a disk
+        of its own on the PCI bus; reads and writes go to the file itself, or to any object with the methods of
         ``devices.backing.Backing``.
         """
         if live:
@@ -629,7 +629,7 @@ class Kernel(KernelFace):
             if plan.probes:
                 execute(plan, KernelTarget(self))
         except Errno as error:
-            said.append(error.what)
+            said.append(str(error))
         loaded = tuple(reversed([module.name for module in self.modules if module.name not in before]))
         return tuple(probe.module for probe in plan.probes), loaded, tuple(said)
 

@@ -17,7 +17,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize(
-    "page", ["docs/pytest.md", "docs/shell.md", "docs/autoload.md", "docs/real-work.md", "README.md"]
+    "page", ["docs/pytest.md", "docs/shell.md", "docs/autoload.md", "docs/real-work.md", "docs/devices.md", "README.md"]
 )
 def test_tests_shown_in_a_guide_pass(page: str, pytester: pytest.Pytester, debian_root: Path) -> None:
     blocks = [block for block in BLOCK.findall((ROOT / page).read_text()) if "def test_" in block]

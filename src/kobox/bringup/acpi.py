@@ -1,7 +1,8 @@
 """The firmware's tables: the smallest ACPI set that describes this board (one CPU, local APIC, I/O APIC, the fixed
 hardware of ``machine.isa``, the PCI bus of ``machine.pci_bus``).
 
-ACPI 6.4, chapter 5; PCI Firmware Specification 3.0, 4.1 (MCFG). Addresses are physical; the root pointer lies where a BIOS would put it.
+ACPI 6.4, chapter 5; PCI Firmware Specification 3.0, 4.1 (MCFG). Addresses are physical; the root pointer lies where a
+BIOS would put it.
 """
 
 from __future__ import annotations

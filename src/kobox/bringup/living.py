@@ -50,6 +50,8 @@ def key_of(image: Image, options: BootOptions) -> str:
 
 def save(booted: Booted, options: BootOptions, loader: Loader, heap: HeapGate, kept: Kept, folder: Path) -> None:
     """Store a kernel at rest in the empty ``folder``, and have it on disk when this returns."""
+    if booted.guest.pc.pci.plugged():
+        raise UsageError("the kernel cannot be kept while devices are plugged in", "unplug them first")
     _settle(booted, heap)
     own = {address for address, _, _ in booted.sites}
     modules = _module_sites(booted, own)

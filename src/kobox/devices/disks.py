@@ -15,7 +15,7 @@ _CHUNK = 4 << 20
 
 
 class LiveDisk:
-    """A disk that is there. ``device`` is its node, ``partitions`` the nodes of what the kernel found on it, ``plugged``
+    """A disk that is there. ``device`` is its node, ``partitions`` those of what the kernel found on it, ``plugged``
     how it came; a context manager: it is detached at the end."""
 
     def __init__(self, plugger: Plugger, plugged: Plugged, backing: Backing) -> None:
@@ -48,9 +48,7 @@ class LiveDisk:
         self.backing.flush()
 
 
-def attach_live(
-    plugger: Plugger, image: bytes | str | os.PathLike[str] | Backing, read_only: bool = False
-) -> LiveDisk:
+def attach_live(plugger: Plugger, image: bytes | str | os.PathLike[str] | Backing, read_only: bool = False) -> LiveDisk:
     """Plug a disk in whose contents are a file, bytes (a copy of them), or a backing's."""
     if isinstance(image, bytes):
         backing: Backing = MemoryBacking(image)

@@ -1,7 +1,7 @@
 """Plug a device into a running kernel, the way a kernel without hot-plug slots is told: by a rescan of its bus.
 
-What follows is the kernel's own: it finds the function, gives it addresses, and announces it. The part of udev is played
-here, for that device and the devices that its driver makes: ``modalias`` → ``modules.alias`` → modprobe → probe.
+What follows is the kernel's own: it finds the function, gives it addresses, and announces it. The part of udev is
+played here, for that device and the devices that its driver makes: ``modalias`` → ``modules.alias`` → modprobe → probe.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Plugger:
         return hops, nodes
 
     def _probe(self, path: str, alias: str, probe: bool) -> Hop:
-        modules, loaded, said = self._load(alias) if probe and not self._driver(path) else ((), (), ())
+        modules, loaded, said = self._load(alias) if probe else ((), (), ())
         if loaded:
             self._tasks.sleep(_SETTLE_NS)
         return Hop(path.removeprefix("/devices/"), alias, modules, loaded, self._driver(path), said)

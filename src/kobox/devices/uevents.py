@@ -25,9 +25,7 @@ class Uevents:
 
     def __enter__(self) -> Self:
         call, window = self._sys.checked, self._sys.window
-        self._socket = call(
-            "a socket for uevents", "socket", _AF_NETLINK, _SOCK_RAW | _NONBLOCK, _KOBJECT_UEVENT
-        )
+        self._socket = call("a socket for uevents", "socket", _AF_NETLINK, _SOCK_RAW | _NONBLOCK, _KOBJECT_UEVENT)
         window.clear()
         size = window.put(struct.pack("<i", _QUEUE))
         call("the queue of uevents", "setsockopt", self._socket, _SOL_SOCKET, _SO_RCVBUFFORCE, size, 4)

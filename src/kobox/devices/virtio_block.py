@@ -26,8 +26,8 @@ _ID_SIZE = 20
 
 
 class VirtioBlock(VirtioDevice):
-    """``/dev/vda`` and so on, with what the backing holds. ``serial``: at most 20 bytes. A rest of less than a sector at
-    the end of the backing is left out."""
+    """``/dev/vda`` and so on, with what the backing holds. ``serial``: at most 20 bytes. A rest of less than a sector
+    at the end of the backing is left out."""
 
     kind = 2
     class_code = 0x010000

@@ -62,7 +62,7 @@ class Queue:
         return self._chain(view_of, head)
 
     def give_back(self, view_of: ViewOf, chain: Chain, written: int) -> bool:
-        """Chain is used, ``written`` bytes of its writable buffers hold something. True: the driver wants to be told."""
+        """A chain is used, ``written`` bytes of its writable buffers hold something. True: the driver is to be told."""
         self.taken.remove(chain.head)
         ring = self._view(view_of, self.device, _USED_HEADER + _USED_SIZE * self.size, write=True)
         struct.pack_into("<II", ring, _USED_HEADER + _USED_SIZE * (self.next_used % self.size), chain.head, written)

@@ -17,7 +17,14 @@ from kobox.machine import isa
 from kobox.machine.cpu_model import CpuModel
 from kobox.machine.machine import Machine
 from kobox.machine.pci_bus import (
-    ADDRESS_PORT, DATA_PORT, ECAM_BASE, ECAM_SIZE, WINDOW_BASE, WINDOW_END, PciBus, Wires,
+    ADDRESS_PORT,
+    DATA_PORT,
+    ECAM_BASE,
+    ECAM_SIZE,
+    WINDOW_BASE,
+    WINDOW_END,
+    PciBus,
+    Wires,
 )  # fmt: skip
 from kobox.machine.unicorn_abi import REG
 

@@ -153,9 +153,7 @@ class PciBus:
         if port == ADDRESS_PORT and size == 4:
             self._address = value & 0x80FF_FFFC
         elif port >= DATA_PORT and self._address & _ENABLE:
-            self._write_config(
-                self._address >> 8 & 0xFFFF, (self._address & 0xFC) + port - DATA_PORT, size, value
-            )
+            self._write_config(self._address >> 8 & 0xFFFF, (self._address & 0xFC) + port - DATA_PORT, size, value)
 
     def ecam_read(self, offset: int, size: int) -> int:
         """A megabyte for each bus, 4096 bytes for each function."""

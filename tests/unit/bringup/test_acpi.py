@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from kobox.bringup import acpi
-from kobox.machine import isa
+from kobox.machine import isa, pci_bus
 
 BASE = acpi.ROOT_POINTER_ADDR
 IMAGE = acpi.tables(BASE, 0xFEE0_0000, 0xFEC0_0000)
@@ -28,7 +28,7 @@ def test_the_root_pointer_and_every_table_sum_to_zero() -> None:
     assert IMAGE[:8] == b"RSD PTR "
     assert sum(IMAGE[:20]) & 0xFF == sum(IMAGE[:36]) & 0xFF == 0
     found = listed()
-    assert set(found) == {b"XSDT", b"FACP", b"APIC"}
+    assert set(found) == {b"XSDT", b"FACP", b"APIC", b"MCFG"}
     assert {name: sum(table) & 0xFF for name, table in found.items()} == dict.fromkeys(found, 0)
 
 
@@ -60,3 +60,9 @@ def test_the_interrupt_of_power_management_is_level_and_high_at_the_io_apic() ->
     assert at == len(madt)
     assert overrides[isa.POWER_INTERRUPT] == (isa.POWER_INTERRUPT, 0b1101)
     assert overrides[0] == (2, 0)
+
+
+def test_configuration_space_lies_where_the_table_for_it_says() -> None:
+    base, segment, first, last = struct.unpack_from("<QHBB", listed()[b"MCFG"], 44)
+    assert (base, segment, first) == (pci_bus.ECAM_BASE, 0, 0)
+    assert (last + 1) << 20 == pci_bus.ECAM_SIZE
