@@ -217,6 +217,7 @@ class Pristine(NamedTuple):
         guest = self.booted.guest
         machine = guest.machine
         machine.forget_changed_code()
+        machine.forget_device_work()
         machine.memory.reset()
         machine.cpu.restore_context(self.context)
         machine.cpu.forget_pages()

@@ -7,6 +7,7 @@ runs without ever trapping.
 
 from __future__ import annotations
 
+import heapq
 import os
 import struct
 import threading
@@ -82,6 +83,11 @@ class Machine:
         self.pending: list[int] = []
         """Interrupt vectors that wait for the guest to accept them."""
         self._posted: list[Callable[[], None]] = []
+        self._alarms: list[tuple[int, int, Callable[[], None]]] = []
+        """What devices want to do later: a heap of (virtual time, order of asking, what)."""
+        self._alarms_set = 0
+        self._in_guest = False
+        """A run is under way: Python is called from within an access of the guest."""
         self.on_due: Callable[[], None] = lambda: None
         """Called when the clock has reached the timer's deadline."""
         self.on_slice: Callable[[], None] = lambda: None
@@ -170,7 +176,7 @@ class Machine:
             if clock.deadline is not None and clock.now >= clock.deadline:
                 clock.deadline = None
                 self.on_due()
-            if self._posted:
+            if self._posted or self._alarms:
                 self._work_off()
             if self.pending and cpu.read(RFLAGS) & IF:
                 rip = self._deliver(self.pending.pop(0), rip, 0)
@@ -179,7 +185,9 @@ class Machine:
                 self._alias_used = False
                 cpu.forget_pages()  # the guest must not find the alias in the CPU's cache
             stops_before, self._stops_seen = self._stops_seen, cpu.stops
+            self._in_guest = True
             status = self._watchdog.guard(rip)
+            self._in_guest = False
             rip = cpu.read(RIP)
             if status == abi.OK:
                 trap = traps.get(rip)
@@ -228,28 +236,46 @@ class Machine:
         self._deliver(vector, self.cpu.read(RIP), 0)
 
     def post(self, work: Callable[[], None]) -> None:
-        """From a device: do this when the guest stands still, soon. Only then may memory be written that code is in."""
+        """From a device: do this when the guest stands still, soon."""
         self._posted.append(work)
         self.stop()
 
     def _work_off(self) -> None:
-        """What devices have to do, until nothing is left."""
+        """What devices have to do by now, until nothing is left."""
+        while self._alarms and self._alarms[0][0] <= self.clock.now:
+            heapq.heappop(self._alarms)[2]()
         while self._posted:
             self._posted.pop(0)()
 
+    def alarm(self, when: int, work: Callable[[], None]) -> None:
+        """From a device: do this when the clock says ``when`` (virtual nanoseconds), as ``post`` does it."""
+        self._alarms_set += 1
+        heapq.heappush(self._alarms, (when, self._alarms_set, work))
+        self.stop()
+
+    def forget_device_work(self) -> None:
+        """Before a reset: nothing that devices wanted to do is done."""
+        self._posted.clear()
+        self._alarms.clear()
+
     def memory_view(self, paddr: int, size: int, write: bool) -> memoryview | None:
-        """RAM as a device sees it, live; None where a part of it is none. ``write``: a device writes there now, while
-        the guest stands still."""
+        """RAM as a device sees it, live; None where a part of it is none. ``write``: a device writes there now."""
         if paddr + size > self.ram_size:
             return None
-        if write:
-            start, end = self.pages.stable
-            if start < paddr + size and paddr < end:
-                for page in range(max(paddr, start) & PAGE_MASK, min(paddr + size, end), PAGE_SIZE):
-                    self.forget_page(page)
-                    self.patched.add(page)
-            self.pages.note_write(paddr, size)
+        if write and not self._in_guest:
+            self._forget_written(paddr, size)
+        elif write:
+            self.post(lambda: self._forget_written(paddr, size))
         return self.memory.bytes[paddr : paddr + size]
+
+    def _forget_written(self, paddr: int, size: int) -> None:
+        """No translation of code may survive that a device has written over."""
+        start, end = self.pages.stable
+        if start < paddr + size and paddr < end:
+            for page in range(max(paddr, start) & PAGE_MASK, min(paddr + size, end), PAGE_SIZE):
+                self.forget_page(page)
+                self.patched.add(page)
+        self.pages.note_write(paddr, size)
 
     def interrupt(self, vector: int) -> None:
         """Queue an interrupt; the guest takes it when its interrupt flag allows."""
@@ -265,10 +291,13 @@ class Machine:
             return True
         if not enabled:
             raise Halted(f"the CPU was halted with interrupts off at {rip:#x}")
-        if not self.pending:
-            if self.clock.deadline is None:
+        if not self.pending and not self._posted:
+            due = [self._alarms[0][0]] if self._alarms else []
+            if self.clock.deadline is not None:
+                due.append(self.clock.deadline)
+            if not due:
                 raise Halted("the guest is idle and no timer is set")
-            self.clock.wait(max(0, self.clock.deadline - self.clock.now))
+            self.clock.wait(max(0, min(due) - self.clock.now))
         return False
 
     # -- exceptions and interrupts ------------------------------------------------------------------------------

@@ -114,7 +114,13 @@ class Pc:
 
     def _add_pci(self) -> None:
         machine, cpu = self.machine, self.machine.cpu
-        bus = PciBus(Wires(machine.memory_view, self._deliver, self._set_line, machine.post), isa.POWER_EVENT)
+        bus = PciBus(
+            Wires(
+                machine.memory_view, self._deliver, self._set_line, machine.post, machine.alarm,
+                lambda: machine.clock.now,
+            ),
+            isa.POWER_EVENT,
+        )  # fmt: skip
         self.pci = bus
         self.ports |= dict.fromkeys(range(ADDRESS_PORT, DATA_PORT + 4), bus)
         cpu.map_device(ECAM_BASE, ECAM_SIZE, bus.ecam_read, bus.ecam_write)

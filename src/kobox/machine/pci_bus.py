@@ -40,6 +40,9 @@ class Wires(NamedTuple):
     """A line of the I/O APIC."""
     post: Callable[[Callable[[], None]], None]
     """Work for when the guest stands still."""
+    alarm: Callable[[int, Callable[[], None]], None]
+    """Work for a virtual time."""
+    now: Callable[[], int]
 
 
 class BusState(NamedTuple):
@@ -223,6 +226,15 @@ class PciBus:
         """See ``pci_function.Board``."""
         self._wires.post(work)
 
+    def alarm(self, when: int, work: Callable[[], None]) -> None:
+        """See ``pci_function.Board``."""
+        self._wires.alarm(when, work)
+
+    @property
+    def now(self) -> int:
+        """See ``pci_function.Board``."""
+        return self._wires.now()
+
     def message(self, address: int, data: int) -> None:
         """A message for the local APIC is an interrupt; any other is a write to memory."""
         if _MESSAGE_BASE <= address < _MESSAGE_END:
@@ -235,7 +247,7 @@ class PciBus:
     def set_line(self, function: PciFunction, level: bool) -> None:
         """Lines are shared: one is up while any function holds it."""
         slot = next((slot for slot, found in self.functions.items() if found is function), None)
-        pin = function.pin
+        pin = function.shape.pin
         if slot is None or not pin:
             return
         line = line_of(slot >> 3, pin)

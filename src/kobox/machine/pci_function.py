@@ -7,18 +7,21 @@ A device model derives from this and answers ``read_bar`` and ``write_bar``. PCI
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from kobox.machine import pci_config as cfg
 from kobox.machine.pci_config import ConfigSpace
+from kobox.machine.pci_tap import Tap
 
 MSI, MSIX = 0x05, 0x11
 _MSI_ENABLE, _MSI_64 = 1, 1 << 7
 _MSIX_ENABLE, _MSIX_MASK_ALL = 1 << 15, 1 << 14
 _ENTRY_SIZE, _ENTRY_MASKED = 16, 1
 _PAGE = 4096
+TapType = TypeVar("TapType", bound=Tap)
 
 
 class Board(Protocol):
@@ -38,6 +41,13 @@ class Board(Protocol):
 
     def post(self, work: Callable[[], None]) -> None:
         """Do this soon, when the guest stands still."""
+
+    def alarm(self, when: int, work: Callable[[], None]) -> None:
+        """Do this at a virtual time."""
+
+    @property
+    def now(self) -> int:
+        """Virtual nanoseconds since power-on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +81,17 @@ class Identity:
     revision: int = 0
 
 
+class Shape(NamedTuple):
+    """What makes a function, as ``PciFunction`` takes it."""
+
+    identity: Identity
+    bars: dict[int, Bar]
+    pin: int
+    msi: bool
+    msix: int
+    msix_bar: int
+
+
 class PciFunction:
     """A function with its registers. ``bars``: by number of the register. ``msix``: how many vectors, in a BAR of their
     own, ``msix_bar``; ``msi``: whether it has one MSI vector; ``pin``: 1 to 4 for INTA to INTD, 0 for no line."""
@@ -91,6 +112,9 @@ class PciFunction:
         self.board: Board | None = None
         """The bus that it is plugged into."""
         self.line_level = False
+        self.taps: list[Tap] = []
+        """Who sees, and may change, what passes between this function and the machine."""
+        self.shape = Shape(identity, dict(bars or {}), pin, msi, msix, msix_bar)
         self._msi_at = self._msix_at = 0
         self._msix_bar, self._table = msix_bar, bytearray()
         self._pending = 0
@@ -143,6 +167,24 @@ class PciFunction:
     def write_bar(self, bar: int, offset: int, size: int, value: int) -> None:
         """A write of 1, 2, 4 or 8 bytes."""
 
+    def register_name(self, bar: int, offset: int) -> str:
+        """What the model calls the register there; empty: it has no name."""
+        return ""
+
+    def reset_config(self) -> None:
+        """What a reset of the function does here: no address, no command, no message is left."""
+        config = self.config
+        config.put(cfg.COMMAND, 2, 0)
+        for index, bar in self.bars.items():
+            config.put(cfg.BAR_0 + 4 * index, 8 if bar.wide else 4, bar.flags())
+        for at in filter(None, (self._msi_at, self._msix_at)):
+            config.put(at + 2, 2, config.get(at + 2, 2) & ~(_MSI_ENABLE | _MSIX_ENABLE | _MSIX_MASK_ALL))
+        self._pending = 0
+        for entry in range(len(self._table) // _ENTRY_SIZE):
+            self._table[entry * _ENTRY_SIZE + 12] |= _ENTRY_MASKED
+        if self.board is not None:
+            self.board.remap()
+
     def capture(self) -> Any:
         """What a reset of the kernel must put back; ``restore`` takes it."""
         config = self.config
@@ -172,7 +214,10 @@ class PciFunction:
     def read_region(self, bar: int, offset: int, size: int) -> int:
         """A read in a BAR: of the MSI-X table, or of the model."""
         if bar != self._msix_bar or not self._table:
-            return self.read_bar(bar, offset, size)
+            value = self.read_bar(bar, offset, size) & (1 << 8 * size) - 1
+            for tap in self.taps:
+                value = tap.read(bar, offset, size, value)
+            return value
         if offset < len(self._table):
             return int.from_bytes(self._table[offset : offset + size], "little")
         return self._pending >> 8 * (offset % _PAGE) & (1 << 8 * size) - 1
@@ -180,10 +225,27 @@ class PciFunction:
     def write_region(self, bar: int, offset: int, size: int, value: int) -> None:
         """A write in a BAR."""
         if bar != self._msix_bar or not self._table:
-            self.write_bar(bar, offset, size, value)
+            self._write_tapped(bar, offset, size, value)
         elif offset < len(self._table):
             self._table[offset : offset + size] = value.to_bytes(size, "little")
             self._send_pending()
+
+    def _write_tapped(self, bar: int, offset: int, size: int, value: int) -> None:
+        for tap in self.taps:
+            passed = tap.write(bar, offset, size, value)
+            if passed is None:
+                return
+            value = passed
+        self.write_bar(bar, offset, size, value)
+
+    @contextmanager
+    def tapped(self, tap: TapType) -> Iterator[TapType]:
+        """Have somebody between, inside a ``with`` block."""
+        self.taps.append(tap)
+        try:
+            yield tap
+        finally:
+            self.taps.remove(tap)
 
     def decoded(self) -> list[tuple[bool, int, int, int]]:
         """(whether it is ports, first address, address behind, BAR) of each range that answers now."""
@@ -194,11 +256,6 @@ class PciFunction:
             if self._command & wanted and start:
                 found.append((bar.io, start, start + bar.size, index))
         return found
-
-    @property
-    def pin(self) -> int:
-        """Which line it has, 1 to 4; 0: none."""
-        return self.config.get(cfg.INTERRUPT_PIN, 1)
 
     @property
     def line_asserted(self) -> bool:
@@ -224,6 +281,8 @@ class PciFunction:
     def interrupt(self, vector: int = 0) -> None:
         """Tell the CPU: a message where software has switched messages on (``vector`` of MSI-X), else the line goes up
         until ``lower_line``."""
+        if self.taps and not all([tap.interrupt(vector) for tap in self.taps]):
+            return
         if self.uses_msix:
             self._send_msix(vector)
         elif self.uses_msi:
@@ -234,6 +293,8 @@ class PciFunction:
 
     def lower_line(self) -> None:
         """The reason for an interrupt by line is gone."""
+        for tap in self.taps:
+            tap.lower()
         self._set_line(False)
 
     def _set_line(self, level: bool) -> None:
@@ -269,15 +330,22 @@ class PciFunction:
         made this a bus master, or where something else than RAM is."""
         if self.board is None or not self._command & cfg.COMMAND_MASTER:
             return None
+        for tap in self.taps:
+            address = tap.dma(address, size, write)
         return self.board.memory_view(address, size, write=write)
 
     def dma_read(self, address: int, size: int) -> bytes:
         """Bytes from the guest's memory; all ones where nothing answers."""
         view = self.dma_view(address, size)
-        return b"\xff" * size if view is None else bytes(view)
+        data = b"\xff" * size if view is None else bytes(view)
+        for tap in self.taps:
+            tap.moved(address, data, False)
+        return data
 
     def dma_write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Bytes to the guest's memory; lost where nothing answers."""
         view = self.dma_view(address, len(data), write=True)
         if view is not None:
             view[:] = data
+        for tap in self.taps:
+            tap.moved(address, bytes(data), True)
