@@ -88,7 +88,7 @@ class Edu(PciDevice):
         if not to_ram:
             here, there = there, here
         at, count = here - _BUFFER, self.dma_count
-        if 0 <= at and at + count <= _BUFFER_SIZE:
+        if at >= 0 and at + count <= _BUFFER_SIZE:
             if to_ram:
                 self.dma_write(there & self.dma_mask, self.buffer[at : at + count])
             else:

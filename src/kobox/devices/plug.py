@@ -89,13 +89,18 @@ class Plugger:
 
     def unplug(self, device: Plugged, *, surprise: bool = False) -> None:
         """Let the kernel give a device up and take it away; ``surprise``: it is gone before the kernel is told."""
-        if device.model.board is None:
+        if device.model.board is None and not surprise:
             raise UsageError(f"{device.address} is not plugged in")
-        if surprise:
+        if surprise and device.model.board is not None:
             self._bus.remove(device.model)
-        self._files.write(f"{device.folder}/remove", b"1")
+        try:
+            self._files.write(f"{device.folder}/remove", b"1")
+        except Errno as error:
+            if error.number == ENOENT:
+                raise UsageError(f"the kernel knows no device at {device.address}") from error
+            raise
         self._tasks.sleep(_SETTLE_NS)
-        if not surprise:
+        if device.model.board is not None:
             self._bus.remove(device.model)
 
     def _follow(self, probe: bool) -> tuple[list[Hop], list[str]]:

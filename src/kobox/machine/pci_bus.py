@@ -26,7 +26,8 @@ _MESSAGE_BASE, _MESSAGE_END = 0xFEE0_0000, 0xFEF0_0000
 _HOST_BRIDGE = Identity(0x8086, 0x29C0, 0x060000, 0x1AF4, 0x1100)
 _ISA_BRIDGE = Identity(0x8086, 0x2918, 0x060100, 0x1AF4, 0x1100, 2)
 _HOST_SLOT, _ISA_SLOT = 0, 0x1F << 3
-_ISA_POWER_BASE, _ISA_POWER_CONTROL = 0x40, 0x44
+_ISA_POWER_BASE, _ISA_POWER_CONTROL, _ISA_ROOT_COMPLEX = 0x40, 0x44, 0xF0
+_ROOT_COMPLEX_BASE = 0xFED1_C000
 _POWER_ENABLED, _MULTIFUNCTION = 0x80, 0x80
 
 
@@ -73,6 +74,7 @@ class PciBus:
         host, isa = PciFunction(_HOST_BRIDGE), PciFunction(_ISA_BRIDGE)
         isa.config.put(_ISA_POWER_BASE, 4, power_base | 1)
         isa.config.put(_ISA_POWER_CONTROL, 1, _POWER_ENABLED)
+        isa.config.put(_ISA_ROOT_COMPLEX, 4, _ROOT_COMPLEX_BASE | 1)
         isa.config.put(HEADER_TYPE, 1, _MULTIFUNCTION)
         for slot, function in ((_HOST_SLOT, host), (_ISA_SLOT, isa)):
             self.insert(function, slot)

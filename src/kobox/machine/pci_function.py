@@ -39,6 +39,9 @@ class Board(Protocol):
     def remap(self) -> None:
         """Base addresses have changed, or whether they are decoded."""
 
+    def remove(self, function: PciFunction) -> None:
+        """A function is gone."""
+
     def post(self, work: Callable[[], None]) -> None:
         """Do this soon, when the guest stands still."""
 
@@ -281,7 +284,8 @@ class PciFunction:
     def interrupt(self, vector: int = 0) -> None:
         """Tell the CPU: a message where software has switched messages on (``vector`` of MSI-X), else the line goes up
         until ``lower_line``."""
-        if self.taps and not all([tap.interrupt(vector) for tap in self.taps]):
+        arrives = [tap.interrupt(vector) for tap in self.taps]
+        if not all(arrives):
             return
         if self.uses_msix:
             self._send_msix(vector)

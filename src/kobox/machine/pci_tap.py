@@ -1,4 +1,4 @@
-"""Somebody between a PCI function and the rest of the machine: sees each access, interrupt and DMA, and may change it."""
+"""Somebody between a PCI function and the machine: sees each access, interrupt and DMA, and may change it."""
 
 from __future__ import annotations
 
