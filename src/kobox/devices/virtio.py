@@ -36,11 +36,12 @@ _PLAIN = frozenset({"feature_select", "driver_select", "config_vector", "queue_s
 
 class VirtioDevice(PciFunction):
     """A virtio device. A model sets ``kind`` (the virtio id), ``queues`` (how many), ``class_code``, and overrides
-    ``features``, ``config_bytes`` and ``serve``."""
+    ``features``, ``config_bytes`` and ``serve``. ``kept`` names attributes that belong to the state of the kernel."""
 
     kind: ClassVar[int]
     class_code: ClassVar[int] = 0xFF0000
     queues: ClassVar[int] = 1
+    kept: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
         identity = Identity(_VENDOR, _FIRST_DEVICE + self.kind, self.class_code, _VENDOR, 0x1100, 1)
@@ -99,6 +100,26 @@ class VirtioDevice(PciFunction):
     def config_changed(self) -> None:
         """Tell the driver that ``config_bytes`` are others now."""
         self._tell(_CONFIG_CHANGED, self.registers["config_vector"])
+
+    def fill(self, number: int, data: bytes) -> bool:
+        """Put data into the next chain that the driver has offered for it; False where it has offered none, or one that
+        is too small (which it gets back empty)."""
+        queue = self.rings[number]
+        if not self.works(queue):
+            return False
+        chain = self.take(queue)
+        if chain is None:
+            return False
+        fits, rest = sum(map(len, chain.writable)) >= len(data), data
+        for part in chain.writable if fits else ():
+            part[: len(rest)] = rest[: len(part)]
+            rest = rest[len(part) :]
+        self.give_back(queue, chain, len(data) if fits else 0)
+        return fits
+
+    def works(self, queue: Queue) -> bool:
+        """Whether the driver has set the queue up and says that it is ready."""
+        return queue.enabled and self.registers["status"] & (_DRIVER_OK | _NEEDS_RESET) == _DRIVER_OK
 
     def _tell(self, why: int, vector: int) -> None:
         if not self.uses_msix:
@@ -213,7 +234,7 @@ class VirtioDevice(PciFunction):
             return  # reset since
         self._notified.discard(number)
         queue = self.rings[number]
-        if not queue.enabled or self.registers["status"] & (_DRIVER_OK | _NEEDS_RESET) != _DRIVER_OK:
+        if not self.works(queue):
             return
         try:
             self.serve(number, queue)
@@ -225,11 +246,14 @@ class VirtioDevice(PciFunction):
 
     def capture(self) -> Any:
         """See ``PciFunction``."""
-        return super().capture(), copy.deepcopy((self.registers, self.accepted, self.rings, self._why))
+        kept = {name: getattr(self, name) for name in self.kept}
+        return super().capture(), copy.deepcopy((self.registers, self.accepted, self.rings, self._why, kept))
 
     def restore(self, state: Any) -> None:
         """See ``PciFunction``."""
         function, own = state
         super().restore(function)
-        self.registers, self.accepted, self.rings, self._why = copy.deepcopy(own)
+        self.registers, self.accepted, self.rings, self._why, kept = copy.deepcopy(own)
+        for name, value in kept.items():
+            setattr(self, name, value)
         self._notified = set()
