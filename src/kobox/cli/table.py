@@ -41,6 +41,7 @@ COMMANDS: dict[str, Command] = {
     "modinfo": Command("modinfo", "what modules say of themselves, as kmod's modinfo or as JSON"),
     "dmesg": Command("dmesg", "show the log of a kernel, a file or this host, as util-linux's dmesg or as JSON"),
     "trace": Command("trace", "load a .ko and show what its functions did: calls with times, tracepoints, arguments"),
+    "plug": Command("plug", "plug devices into a kernel: from their modalias to the driver that takes them"),
     "explain": Command("explain", "will a module load there, and if not why; error texts; what a name leads to"),
     "audit": Command("audit", "which unwanted modules can be loaded on a system, how, and what stops them"),
     "cache": Command("cache", "show, check and empty kobox's cache"),

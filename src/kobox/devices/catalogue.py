@@ -1,0 +1,70 @@
+"""Devices by name, for who has a text and wants a model: those of kobox, bare ones, and classes in files."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+from kobox.devices.backing import FileBacking
+from kobox.devices.bare import Bare, identity_of
+from kobox.devices.edu import Edu
+from kobox.devices.virtio_block import VirtioBlock
+from kobox.devices.virtio_console import VirtioConsole
+from kobox.devices.virtio_net import VirtioNet
+from kobox.devices.virtio_rng import VirtioRng
+from kobox.errors import UsageError
+from kobox.machine.pci_function import PciFunction
+
+MODELS: dict[str, tuple[Callable[[], PciFunction], str]] = {
+    "edu": (Edu, "QEMU's teaching device"),
+    "virtio-console": (VirtioConsole, "a terminal"),
+    "virtio-net": (VirtioNet, "a network card, with nobody at the other end"),
+    "virtio-rng": (VirtioRng, "a source of random numbers"),
+}
+_DISK = "disk:"
+
+
+def model_of(text: str) -> PciFunction:
+    """A new device: a name of ``MODELS``, ``disk:FILE``, ``pci:VVVV:DDDD`` or a modalias (see ``bare``), or
+    ``FILE.py:Class``, whose class is called without arguments."""
+    if text in MODELS:
+        return MODELS[text][0]()
+    if text.startswith(_DISK):
+        try:
+            return VirtioBlock(FileBacking(text.removeprefix(_DISK)))
+        except OSError as error:
+            raise UsageError(f"{text.removeprefix(_DISK)}: {error.strerror}") from error
+    if text.startswith("pci:"):
+        return Bare(identity_of(text))
+    path, colon, name = text.rpartition(":")
+    if colon and path.endswith(".py"):
+        return _from_file(Path(path), name)
+    names = ", ".join(MODELS)
+    raise UsageError(f"no device {text!r}", hint=f"{names}, disk:FILE, pci:VVVV:DDDD, or FILE.py:Class")
+
+
+def _from_file(path: Path, name: str) -> PciFunction:
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    spec = importlib.util.spec_from_file_location(f"kobox_device_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's own code
+        raise UsageError(f"{path}: {type(error).__name__}: {error}") from error
+    kind = getattr(module, name, None)
+    if not isinstance(kind, type) or not issubclass(kind, PciFunction):
+        classes = [key for key, value in vars(module).items() if _is_model(value, module.__name__)]
+        raise UsageError(f"{path}: no device class {name!r}", hint=f"it has: {', '.join(classes) or 'none'}")
+    make: Callable[[], PciFunction] = kind
+    try:
+        return make()
+    except Exception as error:
+        raise UsageError(f"{path}: {name}(): {type(error).__name__}: {error}") from error
+
+
+def _is_model(value: object, module: str) -> bool:
+    return isinstance(value, type) and issubclass(value, PciFunction) and value.__module__ == module
