@@ -5,6 +5,7 @@ that nothing works.
 from __future__ import annotations
 
 import re
+
 from kobox.errors import UsageError
 from kobox.machine.pci_function import Bar, Identity, PciFunction
 
