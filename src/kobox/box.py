@@ -621,6 +621,7 @@ class Kernel(KernelFace):
         """Load what a device's alias stands for; see ``plug.LoadAlias``."""
         from kobox.depot.kernel_target import KernelTarget
         from kobox.depot.targets import execute
+        from kobox.kernel.tasks import TaskDied
 
         plan = self.modprobe_program.resolver.insert(alias, use_blacklist=True)
         said = [f"{probe.module}: {probe.refused}" for probe in plan.probes if probe.refused is not None]
@@ -628,7 +629,7 @@ class Kernel(KernelFace):
         try:
             if plan.probes:
                 execute(plan, KernelTarget(self))
-        except Errno as error:
+        except (Errno, TaskDied) as error:
             said.append(str(error))
         loaded = tuple(reversed([module.name for module in self.modules if module.name not in before]))
         return tuple(probe.module for probe in plan.probes), loaded, tuple(said)

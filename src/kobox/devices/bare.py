@@ -17,7 +17,8 @@ _ALIAS = re.compile(
     r"bc([0-9A-F]{2}|\*)sc([0-9A-F]{2}|\*)i([0-9A-F]{2}|\*)"
 )
 _ANY_VENDOR, _ANY_DEVICE, _ANY_CLASS = 0x1234, 0x0001, (0xFF, 0x00, 0x00)
-_BARS = {0: Bar(1 << 16), 1: Bar(256, io=True), 2: Bar(1 << 20)}
+_BARS = {0: Bar(8 << 20), 1: Bar(256, io=True), 2: Bar(8 << 20), 5: Bar(1 << 20)}
+"""Large enough that no driver reads past the end of what it has mapped because there is too little."""
 
 
 class Bare(PciFunction):

@@ -9,6 +9,7 @@ from pathlib import Path
 from kobox.devices.backing import FileBacking
 from kobox.devices.bare import Bare, identity_of
 from kobox.devices.edu import Edu
+from kobox.devices.nvme import Nvme
 from kobox.devices.virtio_block import VirtioBlock
 from kobox.devices.virtio_console import VirtioConsole
 from kobox.devices.virtio_net import VirtioNet
@@ -22,26 +23,28 @@ MODELS: dict[str, tuple[Callable[[], PciFunction], str]] = {
     "virtio-net": (VirtioNet, "a network card, with nobody at the other end"),
     "virtio-rng": (VirtioRng, "a source of random numbers"),
 }
-_DISK = "disk:"
+_DISKS: dict[str, Callable[[FileBacking], PciFunction]] = {"disk:": VirtioBlock, "nvme:": Nvme}
+"""Followed by the path of a file."""
 
 
 def model_of(text: str) -> PciFunction:
-    """A new device: a name of ``MODELS``, ``disk:FILE``, ``pci:VVVV:DDDD`` or a modalias (see ``bare``), or
+    """A new device: a name of ``MODELS``, ``disk:FILE`` (virtio) or ``nvme:FILE``, ``pci:VVVV:DDDD`` or a modalias (see ``bare``), or
     ``FILE.py:Class``, whose class is called without arguments."""
     if text in MODELS:
         return MODELS[text][0]()
-    if text.startswith(_DISK):
+    kind, path = text[:5], text[5:]
+    if kind in _DISKS:
         try:
-            return VirtioBlock(FileBacking(text.removeprefix(_DISK)))
+            return _DISKS[kind](FileBacking(path))
         except OSError as error:
-            raise UsageError(f"{text.removeprefix(_DISK)}: {error.strerror}") from error
+            raise UsageError(f"{path}: {error.strerror}") from error
     if text.startswith("pci:"):
         return Bare(identity_of(text))
     path, colon, name = text.rpartition(":")
     if colon and path.endswith(".py"):
         return _from_file(Path(path), name)
     names = ", ".join(MODELS)
-    raise UsageError(f"no device {text!r}", hint=f"{names}, disk:FILE, pci:VVVV:DDDD, or FILE.py:Class")
+    raise UsageError(f"no device {text!r}", hint=f"{names}, disk:FILE, nvme:FILE, pci:VVVV:DDDD, or FILE.py:Class")
 
 
 def _from_file(path: Path, name: str) -> PciFunction:

@@ -16,6 +16,8 @@ from kobox.machine.pci_function import Bar, Identity, PciFunction
 _POWER, _ADVANCED = 0x01, 0x13
 _POWER_VERSION, _POWER_STATE, _D0, _D3 = 3, 3, 0, 3
 _CAN_RESET, _RESET = 3, 1
+_INSTANCE_NAMES = frozenset({"bars", "board", "config", "line_level", "shape", "taps", "values"})
+_OWN_MODULES = frozenset({__name__, PciFunction.__module__})
 
 
 class PciDevice(PciFunction):
@@ -47,6 +49,11 @@ class PciDevice(PciFunction):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         cls.layout = Layout.of(cls)
+        taken = _INSTANCE_NAMES.union(*(dir(base) for base in cls.__mro__ if base.__module__ in _OWN_MODULES))
+        if names := taken & cls.layout.registers.keys():
+            raise TypeError(
+                f"{cls.__name__}: a register cannot be called {', '.join(sorted(names))}: a device has that"
+            )
 
     def __init__(self) -> None:
         before = set(vars(self))
@@ -55,12 +62,12 @@ class PciDevice(PciFunction):
         super().__init__(
             identity, dict(cls.bars), pin=cls.pin, msi=cls.msi, msix=cls.msix, msix_bar=cls.msix_bar
         )  # fmt: skip
-        self._power_at = self.config.add_capability(_POWER, bytes([_POWER_VERSION, 0, 0, 0, 0, 0]))
-        self.config.allow(self._power_at + 4, 1, _POWER_STATE)
-        self._advanced_at = self.config.add_capability(_ADVANCED, bytes([6, _CAN_RESET, 0, 0]))
-        self._waiting: list[tuple[int, str, tuple[Any, ...]]] = []
+        self.__power_at = self.config.add_capability(_POWER, bytes([_POWER_VERSION, 0, 0, 0, 0, 0]))
+        self.config.allow(self.__power_at + 4, 1, _POWER_STATE)
+        self.__advanced_at = self.config.add_capability(_ADVANCED, bytes([6, _CAN_RESET, 0, 0]))
+        self.__waiting: list[tuple[int, str, tuple[Any, ...]]] = []
         """What is to be done later: virtual time, name of a method, its arguments."""
-        self._framework = frozenset(set(vars(self)) - before | {"_framework"})
+        self.__framework = frozenset(set(vars(self)) - before | {"_PciDevice__framework"})
         self.values: dict[str, int] = {}
         self.reset()
 
@@ -70,7 +77,7 @@ class PciDevice(PciFunction):
         """Power on, a function level reset, or the way back from D3hot: registers have their first values again."""
         self.values.clear()
         self.values.update({name: register.reset for name, register in self.layout.registers.items()})
-        self._waiting.clear()
+        self.__waiting.clear()
 
     def read_other(self, bar: int, offset: int, size: int) -> int:
         """A read where no register is declared."""
@@ -94,13 +101,13 @@ class PciDevice(PciFunction):
         """Call a method of this device when so much virtual time has passed."""
         if self.board is not None:
             entry = (self.board.now + int(seconds * 1e9), method.__name__, arguments)
-            self._waiting.append(entry)
-            self._set_alarm(entry)
+            self.__waiting.append(entry)
+            self.__set_alarm(entry)
 
-    def _set_alarm(self, entry: tuple[int, str, tuple[Any, ...]]) -> None:
+    def __set_alarm(self, entry: tuple[int, str, tuple[Any, ...]]) -> None:
         def ring() -> None:
-            if any(waiting is entry for waiting in self._waiting):
-                self._waiting = [waiting for waiting in self._waiting if waiting is not entry]
+            if any(waiting is entry for waiting in self.__waiting):
+                self.__waiting = [waiting for waiting in self.__waiting if waiting is not entry]
                 getattr(self, entry[1])(*entry[2])
 
         if self.board is not None:
@@ -126,7 +133,7 @@ class PciDevice(PciFunction):
     @property
     def power_state(self) -> int:
         """0 for D0, 3 for D3hot."""
-        return self.config.get(self._power_at + 4, 1) & _POWER_STATE
+        return self.config.get(self.__power_at + 4, 1) & _POWER_STATE
 
     def decoded(self) -> list[tuple[bool, int, int, int]]:
         """In D3hot nothing but configuration space answers."""
@@ -136,17 +143,17 @@ class PciDevice(PciFunction):
         """See ``PciFunction``."""
         before = self.power_state
         super().write_config(offset, size, value)
-        if offset <= self._advanced_at + 4 < offset + size and value >> 8 * (self._advanced_at + 4 - offset) & _RESET:
-            self._reset_function()
+        if offset <= self.__advanced_at + 4 < offset + size and value >> 8 * (self.__advanced_at + 4 - offset) & _RESET:
+            self.__reset_function()
         after = self.power_state
         if after not in (_D0, _D3):
-            self.config.put(self._power_at + 4, 1, before)
+            self.config.put(self.__power_at + 4, 1, before)
         elif before == _D3 and after == _D0:
-            self._reset_function()
+            self.__reset_function()
         if before != after and self.board is not None:
             self.board.remap()
 
-    def _reset_function(self) -> None:
+    def __reset_function(self) -> None:
         self.reset_config()
         self.lower_line()
         self.reset()
@@ -157,21 +164,21 @@ class PciDevice(PciFunction):
         """See ``PciFunction``."""
         state = {}
         for name, value in vars(self).items():
-            if name not in self._framework and name not in self.kept_outside:
+            if name not in self.__framework and name not in self.kept_outside:
                 try:
                     state[name] = copy.deepcopy(value)
                 except TypeError as error:
                     what = f"{type(self).__name__}.{name} cannot be kept with the kernel's state: {error}"
                     raise UsageError(what, "name it in kept_outside") from error
-        return super().capture(), state, list(self._waiting)
+        return super().capture(), state, list(self.__waiting)
 
     def restore(self, state: Any) -> None:
         """See ``PciFunction``."""
         function, own, waiting = state
         super().restore(function)
-        for name in set(vars(self)) - self._framework - self.kept_outside - set(own):
+        for name in set(vars(self)) - self.__framework - self.kept_outside - set(own):
             delattr(self, name)
         vars(self).update(copy.deepcopy(own))
-        self._waiting = list(waiting)
-        for entry in self._waiting:
-            self._set_alarm(entry)
+        self.__waiting = list(waiting)
+        for entry in self.__waiting:
+            self.__set_alarm(entry)

@@ -18,7 +18,7 @@ from kobox.machine.pci_bus import PciBus
 from kobox.machine.pci_function import PciFunction
 
 _DEVICES, _RESCAN = "/sys/bus/pci/devices", "/sys/bus/pci/rescan"
-_SETTLE_NS = 20_000_000
+_SETTLE_NS = 100_000_000
 """Virtual time in which a driver may go on with its probe beside the one who has loaded it."""
 
 
@@ -107,7 +107,7 @@ class Plugger:
         """What the kernel announces, and what comes of it, until it says no more."""
         hops: list[Hop] = []
         nodes: list[str] = []
-        while events := self._events.heard():
+        while events := self._events.heard() or self._heard_later():
             for event in events:
                 if event.get("ACTION") != "add":
                     continue
@@ -117,10 +117,13 @@ class Plugger:
                     hops.append(self._probe(event["DEVPATH"], event["MODALIAS"], probe))
         return hops, nodes
 
+    def _heard_later(self) -> list[dict[str, str]]:
+        """What a driver does after its probe: many leave the rest to a worker."""
+        self._tasks.sleep(_SETTLE_NS)
+        return self._events.heard()
+
     def _probe(self, path: str, alias: str, probe: bool) -> Hop:
         modules, loaded, said = self._load(alias) if probe else ((), (), ())
-        if loaded:
-            self._tasks.sleep(_SETTLE_NS)
         return Hop(path.removeprefix("/devices/"), alias, modules, loaded, self._driver(path), said)
 
     def _driver(self, path: str) -> str:

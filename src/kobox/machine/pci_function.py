@@ -118,21 +118,21 @@ class PciFunction:
         self.taps: list[Tap] = []
         """Who sees, and may change, what passes between this function and the machine."""
         self.shape = Shape(identity, dict(bars or {}), pin, msi, msix, msix_bar)
-        self._msi_at = self._msix_at = 0
-        self._msix_bar, self._table = msix_bar, bytearray()
-        self._pending = 0
+        self.__msi_at = self.__msix_at = 0
+        self.__msix_bar, self.__table = msix_bar, bytearray()
+        self.__pending = 0
         """Vectors of MSI-X that wait for their mask to go, a bit for each."""
-        self._identify(identity, pin)
+        self.__identify(identity, pin)
         if msix:
-            self._add_msix(msix)
+            self.__add_msix(msix)
         if msi:
-            self._msi_at = self.config.add_capability(MSI, struct.pack("<HQHH", _MSI_64, 0, 0, 0))
-            self.config.allow(self._msi_at + 2, 2, _MSI_ENABLE)
-            self.config.allow(self._msi_at + 4, 10, (1 << 80) - 4)
+            self.__msi_at = self.config.add_capability(MSI, struct.pack("<HQHH", _MSI_64, 0, 0, 0))
+            self.config.allow(self.__msi_at + 2, 2, _MSI_ENABLE)
+            self.config.allow(self.__msi_at + 4, 10, (1 << 80) - 4)
         for index, bar in self.bars.items():
-            self._add_bar(index, bar)
+            self.__add_bar(index, bar)
 
-    def _identify(self, identity: Identity, pin: int) -> None:
+    def __identify(self, identity: Identity, pin: int) -> None:
         config = self.config
         config.put(cfg.VENDOR, 2, identity.vendor)
         config.put(cfg.DEVICE, 2, identity.device)
@@ -142,7 +142,7 @@ class PciFunction:
         config.put(cfg.SUBSYSTEM, 2, identity.subsystem)
         config.put(cfg.INTERRUPT_PIN, 1, pin)
 
-    def _add_bar(self, index: int, bar: Bar) -> None:
+    def __add_bar(self, index: int, bar: Bar) -> None:
         if bar.size < bar.least() or bar.size & bar.size - 1:
             raise ValueError(f"BAR {index} of {bar.size} bytes: must be a power of two, at least {bar.least()}")
         at = cfg.BAR_0 + 4 * index
@@ -150,16 +150,16 @@ class PciFunction:
         self.config.put(at, width, bar.flags())
         self.config.allow(at, width, -bar.size & (1 << 8 * width) - 1)
 
-    def _add_msix(self, vectors: int) -> None:
+    def __add_msix(self, vectors: int) -> None:
         table_size = vectors * _ENTRY_SIZE
         pending_at = (table_size + _PAGE - 1) // _PAGE * _PAGE
-        self._table = bytearray(table_size)
+        self.__table = bytearray(table_size)
         for entry in range(vectors):
-            self._table[entry * _ENTRY_SIZE + 12] = _ENTRY_MASKED
-        self.bars[self._msix_bar] = Bar(1 << (pending_at + _PAGE - 1).bit_length())
-        body = struct.pack("<HII", vectors - 1, self._msix_bar, pending_at | self._msix_bar)
-        self._msix_at = self.config.add_capability(MSIX, body)
-        self.config.allow(self._msix_at + 2, 2, _MSIX_ENABLE | _MSIX_MASK_ALL)
+            self.__table[entry * _ENTRY_SIZE + 12] = _ENTRY_MASKED
+        self.bars[self.__msix_bar] = Bar(1 << (pending_at + _PAGE - 1).bit_length())
+        body = struct.pack("<HII", vectors - 1, self.__msix_bar, pending_at | self.__msix_bar)
+        self.__msix_at = self.config.add_capability(MSIX, body)
+        self.config.allow(self.__msix_at + 2, 2, _MSIX_ENABLE | _MSIX_MASK_ALL)
 
     # -- what a model overrides -----------------------------------------------------------------------------------
 
@@ -180,24 +180,24 @@ class PciFunction:
         config.put(cfg.COMMAND, 2, 0)
         for index, bar in self.bars.items():
             config.put(cfg.BAR_0 + 4 * index, 8 if bar.wide else 4, bar.flags())
-        for at in filter(None, (self._msi_at, self._msix_at)):
+        for at in filter(None, (self.__msi_at, self.__msix_at)):
             config.put(at + 2, 2, config.get(at + 2, 2) & ~(_MSI_ENABLE | _MSIX_ENABLE | _MSIX_MASK_ALL))
-        self._pending = 0
-        for entry in range(len(self._table) // _ENTRY_SIZE):
-            self._table[entry * _ENTRY_SIZE + 12] |= _ENTRY_MASKED
+        self.__pending = 0
+        for entry in range(len(self.__table) // _ENTRY_SIZE):
+            self.__table[entry * _ENTRY_SIZE + 12] |= _ENTRY_MASKED
         if self.board is not None:
             self.board.remap()
 
     def capture(self) -> Any:
         """What a reset of the kernel must put back; ``restore`` takes it."""
         config = self.config
-        return bytes(config.data), bytes(self._table), self._pending, self.line_level
+        return bytes(config.data), bytes(self.__table), self.__pending, self.line_level
 
     def restore(self, state: Any) -> None:
         """Be as at ``capture``, which may be asked for again."""
-        data, table, self._pending, self.line_level = state
+        data, table, self.__pending, self.line_level = state
         self.config.data[:] = data
-        self._table[:] = table
+        self.__table[:] = table
 
     # -- what the bus asks ----------------------------------------------------------------------------------------
 
@@ -211,29 +211,29 @@ class PciFunction:
         if offset < cfg.INTERRUPT_LINE and self.board is not None:
             self.board.remap()
             self.board.set_line(self, self.line_asserted)
-        if self._msix_at <= offset < self._msix_at + 4:
-            self._send_pending()
+        if self.__msix_at <= offset < self.__msix_at + 4:
+            self.__send_pending()
 
     def read_region(self, bar: int, offset: int, size: int) -> int:
         """A read in a BAR: of the MSI-X table, or of the model."""
-        if bar != self._msix_bar or not self._table:
+        if bar != self.__msix_bar or not self.__table:
             value = self.read_bar(bar, offset, size) & (1 << 8 * size) - 1
             for tap in self.taps:
                 value = tap.read(bar, offset, size, value)
             return value
-        if offset < len(self._table):
-            return int.from_bytes(self._table[offset : offset + size], "little")
-        return self._pending >> 8 * (offset % _PAGE) & (1 << 8 * size) - 1
+        if offset < len(self.__table):
+            return int.from_bytes(self.__table[offset : offset + size], "little")
+        return self.__pending >> 8 * (offset % _PAGE) & (1 << 8 * size) - 1
 
     def write_region(self, bar: int, offset: int, size: int, value: int) -> None:
         """A write in a BAR."""
-        if bar != self._msix_bar or not self._table:
-            self._write_tapped(bar, offset, size, value)
-        elif offset < len(self._table):
-            self._table[offset : offset + size] = value.to_bytes(size, "little")
-            self._send_pending()
+        if bar != self.__msix_bar or not self.__table:
+            self.__write_tapped(bar, offset, size, value)
+        elif offset < len(self.__table):
+            self.__table[offset : offset + size] = value.to_bytes(size, "little")
+            self.__send_pending()
 
-    def _write_tapped(self, bar: int, offset: int, size: int, value: int) -> None:
+    def __write_tapped(self, bar: int, offset: int, size: int, value: int) -> None:
         for tap in self.taps:
             passed = tap.write(bar, offset, size, value)
             if passed is None:
@@ -256,17 +256,17 @@ class PciFunction:
         for index, bar in self.bars.items():
             wanted = cfg.COMMAND_IO if bar.io else cfg.COMMAND_MEMORY
             start = self.config.get(cfg.BAR_0 + 4 * index, 8 if bar.wide else 4) & ~(3 if bar.io else 15)
-            if self._command & wanted and start:
+            if self.__command & wanted and start:
                 found.append((bar.io, start, start + bar.size, index))
         return found
 
     @property
     def line_asserted(self) -> bool:
         """Whether it holds its line, which software can switch off."""
-        return self.line_level and not self._command & cfg.COMMAND_NO_INTX
+        return self.line_level and not self.__command & cfg.COMMAND_NO_INTX
 
     @property
-    def _command(self) -> int:
+    def __command(self) -> int:
         return self.config.get(cfg.COMMAND, 2)
 
     # -- interrupts -----------------------------------------------------------------------------------------------
@@ -274,12 +274,12 @@ class PciFunction:
     @property
     def uses_msix(self) -> bool:
         """Whether software has switched MSI-X on."""
-        return bool(self._table) and bool(self.config.get(self._msix_at + 2, 2) & _MSIX_ENABLE)
+        return bool(self.__table) and bool(self.config.get(self.__msix_at + 2, 2) & _MSIX_ENABLE)
 
     @property
     def uses_msi(self) -> bool:
         """Whether software has switched MSI on."""
-        return bool(self._msi_at) and bool(self.config.get(self._msi_at + 2, 2) & _MSI_ENABLE)
+        return bool(self.__msi_at) and bool(self.config.get(self.__msi_at + 2, 2) & _MSI_ENABLE)
 
     def interrupt(self, vector: int = 0) -> None:
         """Tell the CPU: a message where software has switched messages on (``vector`` of MSI-X), else the line goes up
@@ -288,43 +288,43 @@ class PciFunction:
         if not all(arrives):
             return
         if self.uses_msix:
-            self._send_msix(vector)
+            self.__send_msix(vector)
         elif self.uses_msi:
-            at = self._msi_at
-            self._message(self.config.get(at + 4, 8), self.config.get(at + 12, 2))
+            at = self.__msi_at
+            self.__message(self.config.get(at + 4, 8), self.config.get(at + 12, 2))
         else:
-            self._set_line(True)
+            self.__set_line(True)
 
     def lower_line(self) -> None:
         """The reason for an interrupt by line is gone."""
         for tap in self.taps:
             tap.lower()
-        self._set_line(False)
+        self.__set_line(False)
 
-    def _set_line(self, level: bool) -> None:
+    def __set_line(self, level: bool) -> None:
         self.line_level = level
         status = self.config.get(cfg.STATUS, 2) & ~cfg.STATUS_INTERRUPT
         self.config.put(cfg.STATUS, 2, status | (cfg.STATUS_INTERRUPT if level else 0))
         if self.board is not None:
             self.board.set_line(self, self.line_asserted)
 
-    def _send_msix(self, vector: int) -> None:
-        address, data, control = struct.unpack_from("<QII", self._table, vector * _ENTRY_SIZE)
-        if control & _ENTRY_MASKED or self.config.get(self._msix_at + 2, 2) & _MSIX_MASK_ALL:
-            self._pending |= 1 << vector
+    def __send_msix(self, vector: int) -> None:
+        address, data, control = struct.unpack_from("<QII", self.__table, vector * _ENTRY_SIZE)
+        if control & _ENTRY_MASKED or self.config.get(self.__msix_at + 2, 2) & _MSIX_MASK_ALL:
+            self.__pending |= 1 << vector
         else:
-            self._message(address, data)
+            self.__message(address, data)
 
-    def _send_pending(self) -> None:
-        waiting, self._pending = self._pending, 0
+    def __send_pending(self) -> None:
+        waiting, self.__pending = self.__pending, 0
         if waiting and self.uses_msix:
-            for vector in range(len(self._table) // _ENTRY_SIZE):
+            for vector in range(len(self.__table) // _ENTRY_SIZE):
                 if waiting >> vector & 1:
-                    self._send_msix(vector)
+                    self.__send_msix(vector)
 
-    def _message(self, address: int, data: int) -> None:
+    def __message(self, address: int, data: int) -> None:
         """A message is a write to memory, which only a bus master may make."""
-        if self.board is not None and self._command & cfg.COMMAND_MASTER:
+        if self.board is not None and self.__command & cfg.COMMAND_MASTER:
             self.board.message(address, data)
 
     # -- memory ---------------------------------------------------------------------------------------------------
@@ -332,7 +332,7 @@ class PciFunction:
     def dma_view(self, address: int, size: int, *, write: bool = False) -> memoryview | None:
         """The guest's RAM at a bus address, live, to be read, or written with ``write``. None where software has not
         made this a bus master, or where something else than RAM is."""
-        if self.board is None or not self._command & cfg.COMMAND_MASTER:
+        if self.board is None or not self.__command & cfg.COMMAND_MASTER:
             return None
         for tap in self.taps:
             address = tap.dma(address, size, write)

@@ -97,6 +97,17 @@ def test_registers_that_overlap_are_refused_when_the_class_is_made() -> None:
             second = Register(2)
 
 
+@pytest.mark.parametrize("name", ["config", "reset", "interrupt", "values"])
+def test_a_register_does_not_hide_what_every_device_has(name: str) -> None:
+    with pytest.raises(TypeError, match=f"a register cannot be called {name}"):
+        type("Wrong", (PciDevice,), {"device": 2, name: Register(0)})
+
+
+def test_names_that_begin_with_an_underscore_are_the_models_own(lamp: Lamp) -> None:
+    own = {"_pending", "_table", "_identify", "_set_line", "_waiting", "_message", "_power_at"}
+    assert not own & (set(dir(Lamp)) | set(vars(lamp)))
+
+
 def test_a_reset_gives_every_register_its_first_value(lamp: Lamp) -> None:
     lamp.plain = 1
     state = lamp.capture()
