@@ -1,11 +1,11 @@
 """Plug a bare device in for each of N aliases that a kernel's modules.alias has, each in a fresh state: does the module
-that kmod chooses come, does its probe end gracefully?
+that kmod chooses come, and how does its probe end?
 
-    python -m tools.plug_aliases --image RELEASE [--count 500] [--seed 1] [--answer 0]
+    python -m tools.plug_aliases --image RELEASE [--count 500] [--seed 1] [--answer zeros]
 
-``--answer ones`` is a device whose registers all read as ones. A line for each device that ended in a report of the
-kernel, in no answer, or with other modules than ``modprobe -R`` of the host's kmod names; then a summary. Exit status 1
-if there was any.
+``--answer ones`` is a device whose registers all read as ones. A line for each device whose driver ended in a report of
+the kernel (a bug of the driver: no such device exists) or in no answer, or where other modules came than ``modprobe -R``
+of the host's kmod names; then a summary. Exit status 1 for other modules or an error of kobox.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from pathlib import Path
 from kobox.box import Kernel, boot
 from kobox.devices.bare import Bare, identity_of
 from kobox.errors import KoboxError
+from kobox.kernel.tasks import JobTimeout
 
+GRACEFUL, REPORT, NO_ANSWER, OTHER, ERROR = "graceful", "reported", "no answer", "other modules", "error"
+_REPORTS = ("BUG:", "WARNING:", "Oops", "general protection", "kernel BUG", "divide error")
 _ONES = 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -31,18 +34,20 @@ def aliases(folder: Path) -> list[str]:
     return sorted({line.split()[1] for line in lines if line.startswith("alias pci:")})
 
 
-def plug(kernel: Kernel, pattern: str, answer: int) -> tuple[str, tuple[str, ...], str]:
-    """(the device's own modalias, modules that kobox chose, what went wrong)."""
+def plug(kernel: Kernel, pattern: str, answer: int) -> tuple[str, tuple[str, ...], str, str]:
+    """(the device's own modalias, modules that kobox chose, how it ended, its text)."""
     kernel.reset()
-    modalias, modules, wrong = "", (), ""
+    modalias, modules, ended, text = "", (), GRACEFUL, ""
     try:
         plugged = kernel.plug(Bare(identity_of(pattern), answer))
         modalias, modules = plugged.hops[0].modalias, plugged.hops[0].modules
+    except JobTimeout as error:
+        ended, text = NO_ANSWER, str(error)
     except KoboxError as error:
-        wrong = f"{type(error).__name__}: {error}"
+        ended, text = ERROR, f"{type(error).__name__}: {error}"
     texts = [record.text for record in kernel.dmesg()]
-    bad = [text for text in texts if text.startswith(("BUG:", "WARNING:", "Oops", "general protection", "kernel BUG"))]
-    return modalias, modules, wrong or "; ".join(bad)
+    bad = [line for line in texts if line.startswith(_REPORTS)]
+    return (modalias, modules, REPORT, bad[0]) if bad and ended == GRACEFUL else (modalias, modules, ended, text)
 
 
 def by_kmod(folder: Path, modalias: str) -> tuple[str, ...]:
@@ -72,16 +77,16 @@ def main() -> int:
         sample = random.Random(args.seed).sample(known, min(args.count, len(known)))
         started = time.monotonic()
         for pattern in sample:
-            modalias, modules, wrong = plug(kernel, pattern, _ONES if args.answer == "ones" else 0)
+            modalias, modules, ended, text = plug(kernel, pattern, _ONES if args.answer == "ones" else 0)
             wanted = by_kmod(folder, modalias) if modalias else modules
             if sorted(wanted) != sorted(modules):
-                wrong = f"kmod chooses {wanted}, kobox {modules}; {wrong}"
-            counts["wrong" if wrong else "graceful"] += 1
-            if wrong:
-                print(f"{pattern}: {', '.join(modules)}: {wrong}", flush=True)
+                ended, text = OTHER, f"kmod chooses {' '.join(wanted)}"
+            counts[ended] += 1
+            if ended != GRACEFUL:
+                print(f"{ended}: {pattern}: {' '.join(modules)}: {text}", flush=True)
         seconds = time.monotonic() - started
     print(f"{len(sample)} of {len(known)} aliases, {seconds:.1f} s: {dict(counts)}")
-    return 1 if counts["wrong"] else 0
+    return 1 if counts[OTHER] or counts[ERROR] else 0
 
 
 if __name__ == "__main__":

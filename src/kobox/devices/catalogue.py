@@ -28,8 +28,8 @@ _DISKS: dict[str, Callable[[FileBacking], PciFunction]] = {"disk:": VirtioBlock,
 
 
 def model_of(text: str) -> PciFunction:
-    """A new device: a name of ``MODELS``, ``disk:FILE`` (virtio) or ``nvme:FILE``, ``pci:VVVV:DDDD`` or a modalias (see ``bare``), or
-    ``FILE.py:Class``, whose class is called without arguments."""
+    """A new device: a name of ``MODELS``, ``disk:FILE`` (virtio) or ``nvme:FILE``, ``pci:VVVV:DDDD`` or a modalias (see
+    ``bare``), or ``FILE.py:Class``, whose class is called without arguments."""
     if text in MODELS:
         return MODELS[text][0]()
     kind, path = text[:5], text[5:]
