@@ -29,6 +29,7 @@ bench: $(STAMP) packages
 	$(BIN)/python -m tools.bench_modprobe
 	$(BIN)/python -m tools.bench_watch
 	$(BIN)/python -m tools.bench_session
+	$(BIN)/python -m tools.bench_devices
 
 man: $(STAMP)
 	$(BIN)/kobox man --dir build/man/man1

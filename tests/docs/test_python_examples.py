@@ -22,7 +22,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 def test_tests_shown_in_a_guide_pass(page: str, pytester: pytest.Pytester, debian_root: Path) -> None:
     blocks = [block for block in BLOCK.findall((ROOT / page).read_text()) if "def test_" in block]
     assert blocks
-    for module in ("hello.ko", "dyndbg.ko"):
+    for module in ("hello.ko", "dyndbg.ko", "edu.ko"):
         shutil.copy(EXAMPLES / module, pytester.path)
     pytester.makepyfile("\n".join(blocks))
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--kobox-image", str(debian_root))
