@@ -4,8 +4,8 @@ that kmod chooses come, and how does its probe end?
     python -m tools.plug_aliases --image RELEASE [--count 500] [--seed 1] [--answer zeros]
 
 ``--answer ones`` is a device whose registers all read as ones. A line for each device whose driver ended in a report
-of the kernel (a bug of the driver: no such device exists) or in no answer, or where other modules came than ``modprobe -R``
-of the host's kmod names; then a summary. Exit status 1 for other modules or an error of kobox.
+of the kernel (a bug of the driver: no such device exists) or in no answer, or where other modules came than
+``modprobe -R`` of the host's kmod names; then a summary. Exit status 1 for other modules or an error of kobox.
 """
 
 from __future__ import annotations
