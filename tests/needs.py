@@ -21,3 +21,11 @@ def lacking(what: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"required under CI=true: {what}")
     pytest.skip(what)
+
+
+def need_fuse() -> None:
+    """Require a host that mounts FUSE: /dev/fuse, and root or fusermount3."""
+    if not os.path.exists("/dev/fuse"):
+        lacking("this test needs /dev/fuse")
+    if os.geteuid():
+        need_program("fusermount3")
