@@ -1,4 +1,4 @@
-"""Ways to mount: by mount(2), in a user namespace of one's own, by fusermount3; and what is said where there is none."""
+"""Ways to mount: mount(2), in a user namespace of one's own, fusermount3; and what is said where there is none."""
 
 from __future__ import annotations
 
@@ -91,14 +91,14 @@ def test_what_is_not_mounted_is_not_unmounted(tmp_path: Path) -> None:
 
 def test_a_system_without_fuse_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mounting, "DEVICE", str(tmp_path / "none"))
-    with pytest.raises(KoboxError, match="no usable .*modprobe fuse"):
+    with pytest.raises(KoboxError, match=r"no usable .*modprobe fuse"):
         mount(str(tmp_path))
 
 
 def test_a_user_without_the_helper_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(mounting, "HELPER", "fusermount3-that-is-not-there")
-    with pytest.raises(KoboxError, match="is missing.*apt install fuse3"):
+    with pytest.raises(KoboxError, match=r"is missing.*apt install fuse3"):
         mount(str(tmp_path))
 
 
