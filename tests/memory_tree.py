@@ -60,6 +60,7 @@ class MemoryTree(FileSystem[Node, bytearray]):
         self.opens = 0
         self.session: Session[Node, bytearray] | None = None
         self.ended = False
+        self.left: list[bytearray] = []
 
     def add(self, parent: Node, name: bytes, mode: int, content: bytes = b"") -> Node:
         node = parent.names[name] = Node(self.next, mode, bytearray(content))
@@ -71,6 +72,9 @@ class MemoryTree(FileSystem[Node, bytearray]):
 
     def end(self) -> None:
         self.ended = True
+
+    def abandoned(self, handle: bytearray) -> None:
+        self.left.append(handle)
 
     def _entry(self, node: Node) -> Entry[Node]:
         self.held.add(node)

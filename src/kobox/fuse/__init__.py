@@ -6,7 +6,7 @@ is behind a tree. Follows include/uapi/linux/fuse.h and Documentation/filesystem
 """
 
 from kobox.fuse.filesystem import FileSystem
-from kobox.fuse.mounting import Mounted, MountOptions, mount, unmount
+from kobox.fuse.mounting import Mounted, MountOptions, is_dead, mount, unmount
 from kobox.fuse.records import (
     KEEP,
     Attributes,
@@ -24,5 +24,6 @@ from kobox.fuse.session import Session, SessionOptions
 
 __all__ = [
     "KEEP", "Attributes", "Changes", "DirEntry", "Entry", "FileSystem", "IoctlResult", "Lock", "MountOptions",
-    "Mounted", "Opened", "Request", "Session", "SessionOptions", "Statistics", "device_number", "mount", "unmount",
+    "Mounted", "Opened", "Request", "Session", "SessionOptions", "Statistics", "device_number", "is_dead", "mount",
+    "unmount",
 ]  # fmt: skip

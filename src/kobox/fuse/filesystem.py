@@ -42,11 +42,17 @@ class FileSystem(Generic[N, H]):
     def end(self) -> None:
         """Nobody will ask any more: it was unmounted, or the connection was cut."""
 
+    def abandoned(self, handle: H) -> None:
+        """Before the end: it was open when the connection was cut, and nobody will release it."""
+
     def interrupted(self, request: Request) -> None:
         """Somebody wants the request that is being served, or waits for its answer, to end soon (EINTR).
 
         Called in the thread that reads requests, while another serves: it may do little more than set a flag.
         """
+
+    def failed(self, request: Request, error: BaseException) -> None:
+        """A method has raised what is no errno; the host is told EIO."""
 
     # -- names --------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import shutil
 import socket
 import subprocess
 from dataclasses import dataclass
-from errno import EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENOTCONN, ENXIO, EPERM
+from errno import EACCES, EBUSY, ECONNABORTED, EINVAL, ENODEV, ENOENT, ENOTCONN, ENXIO, EPERM
 from types import TracebackType
 from typing import Self
 
@@ -118,9 +118,9 @@ def unmount(folder: str, lazy: bool = False) -> None:
 def is_dead(folder: str) -> bool:
     """Whether a tree is mounted there whose process has ended."""
     try:
-        os.stat(folder)
+        os.statvfs(folder)  # the host keeps no answer to this one
     except OSError as error:
-        return error.errno == ENOTCONN
+        return error.errno in (ENOTCONN, ECONNABORTED)
     return False
 
 

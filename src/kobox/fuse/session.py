@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import queue
+import select
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from errno import EAGAIN, ECONNABORTED, EINTR, EINVAL, EIO, ENODEV, ENOENT, ENOSYS, ENOTCONN
@@ -81,8 +83,6 @@ class Session(Generic[N, H]):
         self.shared = Init(0)
         """Abilities that both sides have."""
         self.served = 0
-        self.failure: BaseException | None = None
-        """The last error of the tree that was neither ``Errno`` nor ``OSError``; the host was told EIO."""
         self._queue: queue.SimpleQueue[Request | Callable[[], None] | None] = queue.SimpleQueue()
         self._buffers = Buffers(self.options.max_write)
         self._waiting: dict[int, Request] = {}
@@ -90,11 +90,18 @@ class Session(Generic[N, H]):
         self._at_work: Request | None = None
         self._lock = threading.Lock()
         self._stopped = False
+        self._stop_event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        """Readable once reading shall end: closing the device would not wake who waits in a read of it."""
+        weakref.finalize(self, os.close, self._stop_event)
+        self._poller = select.poll()
+        self._poller.register(device, select.POLLIN)
+        self._poller.register(self._stop_event, select.POLLIN)
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Serve until the tree is unmounted or ``stop`` is called."""
+        """Serve until the tree is unmounted or ``stop`` is called. Nobody reads the device when it returns."""
+        os.set_blocking(self.device, False)
         if not self._negotiate():
             self.file_system.end()
             return
@@ -110,14 +117,19 @@ class Session(Generic[N, H]):
                 if self._stopped:
                     break
         finally:
+            os.eventfd_write(self._stop_event, 1)
+            reader.join()
+            for handle in self.handles.clear():
+                self.file_system.abandoned(handle)
             for node in self.nodes.clear():
                 self.file_system.forget(node)
             self.file_system.end()
 
     def stop(self) -> None:
         """Have ``run`` return after what it serves now; whoever waits for an answer gets it when the descriptor is
-        closed. Any thread."""
+        closed. Any thread, or a signal's handler."""
         self._stopped = True
+        os.eventfd_write(self._stop_event, 1)
         self._queue.put(None)
 
     def call_soon(self, function: Callable[[], None]) -> None:
@@ -188,14 +200,18 @@ class Session(Generic[N, H]):
 
     def _fill(self, buffer: Buffer) -> int:
         """Read one request; its length, or -1 when there will be none."""
-        while True:
+        while not self._stopped:
             try:
                 return os.readv(self.device, buffer.parts)
             except OSError as error:
                 if error.errno in _GONE:
                     return -1
-                if error.errno not in (EINTR, EAGAIN, ENOENT):  # ENOENT: it was taken back
+                if error.errno == EAGAIN:
+                    if any(descriptor == self._stop_event for descriptor, _ in self._poller.poll()):
+                        return -1
+                elif error.errno not in (EINTR, ENOENT):  # ENOENT: it was taken back
                     raise
+        return -1
 
     def _read_requests(self) -> None:
         """The reading thread."""
@@ -256,16 +272,16 @@ class Session(Generic[N, H]):
         except BaseException as error:
             with self._lock:
                 self._at_work = None
-            self._reply(request, self._errno_of(error))
+            self._reply(request, self._errno_of(request, error))
             if not isinstance(error, (KoboxError, OSError)):
                 raise
 
-    def _errno_of(self, error: BaseException) -> int:
+    def _errno_of(self, request: Request, error: BaseException) -> int:
         if isinstance(error, Errno):
             return error.number
         if isinstance(error, OSError) and error.errno:
             return error.errno
-        self.failure = error
+        self.file_system.failed(request, error)
         return EIO
 
     def masked(self, request: Request, mode: int, umask: int) -> int:
@@ -282,7 +298,7 @@ class Session(Generic[N, H]):
         try:
             reply = OPERATIONS[request.opcode].reply(self, request, result)
         except (Errno, OSError) as error:
-            self._reply(request, self._errno_of(error))
+            self._reply(request, self._errno_of(request, error))
         else:
             self._reply(request, 0, reply)
 

@@ -86,3 +86,9 @@ class Handles:
 
     def remove(self, number: int) -> Any | None:
         return self._handles.pop(number, None)
+
+    def clear(self) -> list[Any]:
+        """Forget all of them; what was open."""
+        held = list(self._handles.values())
+        self._handles.clear()
+        return held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -244,3 +245,15 @@ def test_an_unmount_ends_the_session(tree: MemoryTree, tmp_path: Path) -> None:
         assert not thread.is_alive()
         assert tree.ended
         assert not os.listdir(tmp_path)
+
+
+def test_what_is_open_at_the_end_is_given_back(tree: MemoryTree, tmp_path: Path) -> None:
+    need_fuse()
+    with served(tmp_path, tree):
+        descriptor = os.open(tmp_path / "file", os.O_RDONLY)
+    assert tree.left == [found(tree, b"file").content]
+    with pytest.raises(OSError) as refused:
+        os.read(descriptor, 1)
+    assert refused.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    with contextlib.suppress(OSError):  # of the flush that nobody serves
+        os.close(descriptor)
