@@ -10,6 +10,8 @@ from kobox.kernel.records import DirEntry, Status
 from kobox.kernel.syscalls import AT_FDCWD, O_DIRECTORY, O_NONBLOCK, O_RDONLY, O_WRONLY, Syscalls
 
 _CHUNK = 1 << 16
+_LARGE = 1 << 20
+"""For the rest of a file. Some of the kernel's make room for all that is asked for: not at first."""
 _SEEK_DATA = 3
 _DIRENT = struct.Struct("<QqHB")
 _KINDS = {1: "fifo", 2: "char", 4: "dir", 6: "block", 8: "file", 10: "link", 12: "socket"}
@@ -34,7 +36,7 @@ class Files:
         self._sys.window.clear()
         buffer = self._sys.window.reserve(size)
         count = self._sys.checked("read", "read", descriptor, buffer, size)
-        return self._sys.guest.read(buffer, count)
+        return bytes(self._sys.window.view(buffer, count))
 
     def write_to(self, descriptor: int, data: bytes) -> int:
         """One ``write`` call; returns what was taken."""
@@ -61,8 +63,8 @@ class Files:
         descriptor = self.open(path)
         tasks = self._sys.guest.tasks
         try:
-            parts = []
-            while chunk := self.read_from(descriptor, _CHUNK):
+            parts: list[bytes] = []
+            while chunk := self.read_from(descriptor, _LARGE if parts else _CHUNK):
                 parts.append(chunk)
                 if tasks.interrupted:
                     tasks.interrupt(False)

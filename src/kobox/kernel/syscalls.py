@@ -48,6 +48,12 @@ class Window:
             raise Errno(12, f"a buffer of {size} bytes does not fit the window for system calls")
         return address
 
+    def view(self, address: int, size: int) -> memoryview:
+        """Bytes of the window where they lie: to read and to write without a copy. They change with the next call."""
+        start, _, physical = self._guest.machine.pages.window
+        at = address - start + physical
+        return self._guest.machine.memory.bytes[at : at + size]
+
     def put(self, data: bytes | bytearray | memoryview) -> int:
         address = self.reserve(len(data))
         self._guest.write(address, data)
