@@ -26,6 +26,10 @@ COMMANDS: dict[str, Command] = {
     "cat": Command("cat", "print files of a session's kernel"),
     "ls": Command("ls", "list directories of a session's kernel"),
     "write": Command("write", "write to a file of a session's kernel"),
+    "mount": Command(
+        "mount", "a disk image as a folder of this host, by a distribution's own file systems, without root"
+    ),
+    "umount": Command("umount", "end what kobox mount began; the image is clean when it returns"),
     "kernel": Command("kernel", "add, list, show and remove kernel images"),
     "shell": Command("shell", "a prompt in front of a kernel: files, modules, log, with pipes and completion"),
     "readko": Command("readko", "show what is in a .ko: sections, symbols, metadata, signature"),

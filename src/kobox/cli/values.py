@@ -56,7 +56,7 @@ def _read(source: Callable[[Asked], Words], asked: Asked) -> list[tuple[str, str
 
 
 _FILES = {
-    "DIR": "dirs", "ROOT": "dirs", "FILE": "files", "PATH": "files", "CERT": "files",
+    "DIR": "dirs", "ROOT": "dirs", "FILE": "files", "PATH": "files", "IMAGE": "files", "CERT": "files",
     "FILE.ko": "modules", "X.ko": "modules",
 }  # fmt: skip
 
@@ -189,6 +189,19 @@ def _commands(asked: Asked) -> Iterator[tuple[str, str]]:
     return ((name, command.help) for name, command in COMMANDS.items())
 
 
+def _mounted(asked: Asked) -> Words:
+    """Folders that images are mounted on."""
+    from kobox.mount.mounts import image_mounts
+
+    return ((mount.folder, mount.image) for mount in image_mounts())
+
+
+def _file_systems(asked: Asked) -> Words:
+    from kobox.mount.probe import KINDS
+
+    return ((kind, "file system") for kind in KINDS)
+
+
 _INFO_FIELDS = (
     "alias", "author", "depends", "description", "filename", "firmware", "intree", "license", "name", "parm",
     "softdep", "srcversion", "vermagic", "version",
@@ -212,6 +225,8 @@ _WORDS: dict[str, Callable[[Asked], Words]] = {
     "SESSION": _sessions,
     "STATE": _states,
     "COMMAND": _commands,
+    "MOUNTED": _mounted,
+    "TYPE": _file_systems,
     "FIELD": lambda asked: ((name, "field of modinfo") for name in _INFO_FIELDS),
 }
 """By placeholder. One that is in neither table takes any text."""
