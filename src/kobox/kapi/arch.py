@@ -1,8 +1,7 @@
-"""x86 functions behind which hardware would stand: clock calibration, patching of kernel text, clearing and copying
-pages.
+"""x86 functions behind which hardware would stand: clock calibration, patching of kernel text.
 
-Text patching goes through kobox because translated code must be dropped with it; page operations because a loop in
-emulated code costs a hundred times what Python's copy does.
+Text patching goes through kobox because translated code must be dropped with it. Clearing and copying pages is the
+kernel's own: its unrolled loops take a twentieth of what a trap costs.
 """
 
 from __future__ import annotations
@@ -11,11 +10,8 @@ from kobox.abi.c import fn_p, size_t, ulong, void_p
 from kobox.abi.declare import ExportTable
 from kobox.errors import GuestError
 from kobox.kernel.guest import Guest
-from kobox.machine.memory import PAGE_SIZE
 
 arch = ExportTable("asm/arch.h")
-
-_ZERO_PAGE = bytes(PAGE_SIZE)
 
 
 @arch.export()
@@ -50,16 +46,6 @@ def text_poke_queue(k: Guest, addr: void_p, opcode: void_p, length: size_t, emul
     """Store an instruction in one step. The kernel needs three, with a breakpoint in between, and collects many of
     them, for the sake of other CPUs; here nothing runs meanwhile. Follows arch/x86/kernel/alternative.c."""
     k.machine.patch(addr, k.read(opcode, length))
-
-
-@arch.export(also=("clear_page_rep", "clear_page_erms"))
-def clear_page_orig(k: Guest, page: void_p) -> None:
-    k.write(page, _ZERO_PAGE)
-
-
-@arch.export()
-def copy_page(k: Guest, to: void_p, source: void_p) -> None:
-    k.write(to, k.read(source, PAGE_SIZE))
 
 
 @arch.export()

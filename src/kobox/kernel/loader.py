@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kobox import link, sign
 from kobox.errors import Errno, GuestError
-from kobox.kernel import params
+from kobox.kernel import params, trace_sites
 from kobox.kernel.cpu_probe import probe_cpu
 from kobox.kernel.demands import keyrings_of, rules_of
 from kobox.kernel.env import Env, Interruptible, Result, Steps
@@ -88,6 +88,7 @@ class Load:
     percpu: int = 0
     args: int = 0
     """The text of the parameters, in guest memory; a kernel whose modules do not keep it drops it when they are set."""
+    symbols: link.Symbols | None = None
     copy: int = 0
     """The file as it is, in guest memory, for modules with symbols in sections that are not loaded."""
 
@@ -427,6 +428,7 @@ class Loader:
         exporters = self.exporters.all()
         resolver = link.Resolver(view, exporters, self.rules, self.env.taints, load.taints)
         symbols = link.simplify(view, load.addresses, load.percpu, self._through_checker(load.name, resolver))
+        load.symbols = symbols
         yield from self._say(load, symbols.findings)
         before = load.taints
         load.taints |= resolver.of_module
@@ -650,7 +652,11 @@ class Loader:
 
     def _coming(self, load: Load) -> Steps:
         guest, module = self.guest, load.module
-        yield (guest.symbol("ftrace_module_enable"), module.address)
+        if load.symbols is not None and module["num_ftrace_callsites"]:
+            regions = [(base, load.layout.regions[name].size) for name, base in load.bases.items() if base]
+            yield trace_sites.enable_call(guest, self.env, module, regions, load.view, load.symbols)
+        else:
+            yield (guest.symbol("ftrace_module_enable"), module.address)
         error = yield (guest.symbol("klp_module_coming"), module.address)
         if errno_of(error) or error & 0x8000_0000:
             raise Errno(-signed32(error))

@@ -125,11 +125,16 @@ class Machine:
             self.cpu.write(REG["eflags" if name == "rflags" else name], value)
 
     def patch(self, vaddr: int, code: bytes) -> None:
-        """Store code and make sure that no translation of the old bytes survives."""
+        """Store code and make sure that no translation of the old bytes survives.
+
+        Outside the kernel's image the store itself has dropped what there was: ``PageMap`` knows which pages were
+        executed, and most sites of a module are patched before any of it has run.
+        """
         self.pages.write(vaddr, code)
+        first, behind = self.pages.stable
         for address in {vaddr, vaddr + len(code) - 1}:
             paddr = self.pages.physical(address)
-            if paddr is not None:
+            if paddr is not None and first <= paddr < behind:
                 if self.pages.executable(address):
                     page = address & PAGE_MASK
                     self.cpu.forget_code(page, page + PAGE_SIZE)  # a fifth of what it costs under the alias
