@@ -26,12 +26,17 @@ class KernelExports:
 
     def __init__(self, image: Image) -> None:
         self._exports = image.exports
+        self._asked: dict[str, Export | None] = {}
+        """Modules ask for the same few thousand names again and again."""
 
     def export(self, name: str) -> Export | None:
-        found = self._exports.get(name)
-        if found is None:
-            return None
-        return Export(name, found.address, found.gpl, found.namespace or "", found.crc)
+        try:
+            return self._asked[name]
+        except KeyError:
+            found = self._exports.get(name)
+        made = found and Export(name, found.address, found.gpl, found.namespace or "", found.crc)
+        self._asked[name] = made
+        return made
 
 
 def rules_of(image: Image) -> Rules:

@@ -89,6 +89,8 @@ class Load:
     args: int = 0
     """The text of the parameters, in guest memory; a kernel whose modules do not keep it drops it when they are set."""
     symbols: link.Symbols | None = None
+    copies: list[int] = field(default_factory=list)
+    """Guest memory that holds parts of the file until the load ends."""
     copy: int = 0
     """The file as it is, in guest memory, for modules with symbols in sections that are not loaded."""
 
@@ -222,9 +224,7 @@ class Loader:
         load.memory = layout.image(view)
         load.addresses = layout.addresses(load.bases)
         yield from self._copy_what_stays_behind(load)
-        for name, base in load.bases.items():
-            if base:
-                self.guest.write(base, load.memory[name])
+        self._place_module(load)
         load.module = module = self.guest.view("module", load.addresses[view.index.mod])
         noted = {"taints": module["taints"] | load.taints}
         if view.info("livepatch") is not None and self.guest.layouts.has("module", "klp"):
@@ -233,6 +233,17 @@ class Loader:
             noted |= self._region_facts(load, name, region)
         self._note_in_section(load, noted)
         load.taints = module["taints"]
+
+    def _place_module(self, load: Load) -> None:
+        """``struct module`` into guest memory; all else follows when it is linked.
+
+        Where the section of a broken module is shorter than the structure, with what lies behind it.
+        """
+        place = load.layout.places[load.view.index.mod]
+        if place is not None:
+            size = max(load.view.sections[load.view.index.mod].size, self.guest.layouts.size("module"))
+            memory = memoryview(load.memory[place.region])[place.offset : place.offset + size]
+            self.guest.write(load.bases[place.region] + place.offset, memory)
 
     def _note_in_section(self, load: Load, noted: Mapping[str, int]) -> None:
         """What the kernel writes into its copy of the file before sections move: a member beyond the end of a section
@@ -268,20 +279,23 @@ class Loader:
 
     def _copy_file(self, load: Load) -> Steps:
         """The kernel's copy of the file, which is there until the load ends."""
-        if load.copy:
-            return
-        guest, data = self.guest, load.view.data
-        copy = yield (guest.first_symbol("vmalloc", "vmalloc_noprof"), len(data))
-        if not copy:
-            raise Errno(errno.ENOMEM, "no memory for a copy of the file")
-        load.undo.append(lambda: self._free_copy(load))
-        load.copy = copy
-        guest.write(copy, bytes(data))
+        if not load.copy:
+            load.copy = yield from self._guest_copy(load, bytes(load.view.data))
 
-    def _free_copy(self, load: Load) -> Steps:
-        if load.copy:
-            copy, load.copy = load.copy, 0
-            yield (self.guest.symbol("vfree"), copy)
+    def _guest_copy(self, load: Load, data: bytes) -> Result:
+        """Bytes in guest memory until the load ends; their address."""
+        copy = yield (self.guest.first_symbol("vmalloc", "vmalloc_noprof"), len(data))
+        if not copy:
+            raise Errno(errno.ENOMEM, f"no memory for a copy of {len(data)} bytes of the file")
+        if not load.copies:
+            load.undo.append(lambda: self._free_copies(load))
+        load.copies.append(copy)
+        self.guest.write(copy, data)
+        return copy
+
+    def _free_copies(self, load: Load) -> Steps:
+        while load.copies:
+            yield (self.guest.symbol("vfree"), load.copies.pop())
 
     def _allocation(self, region: str, size: int) -> tuple[int, ...]:
         guest = self.guest
@@ -410,12 +424,11 @@ class Loader:
 
     def _lend(self, load: Load, section: int) -> Result:
         """A section that is not part of the module in memory (its BTF): the guest reads it from the file, here a
-        copy; of the whole file where the section is too large for the scratch memory."""
-        view = load.view
-        if self.env.fits(view.sections[section].size, _LENT_OFFSET):
-            return self.env.scratch(bytes(view.contents(section)), _LENT_OFFSET)
-        yield from self._copy_file(load)
-        return load.copy + view.sections[section].offset
+        copy of the section."""
+        contents = bytes(load.view.contents(section))
+        if self.env.fits(len(contents), _LENT_OFFSET):
+            return self.env.scratch(contents, _LENT_OFFSET)
+        return (yield from self._guest_copy(load, contents))
 
     def _free_modinfo(self, module: View) -> Steps:
         for tag in ("version", "srcversion"):
@@ -808,7 +821,7 @@ class Loader:
             answer = yield (guest.symbol("copy_module_elf"), load.module.address, at)
             if signed32(answer) < 0:
                 raise Errno(-signed32(answer), "no memory for a copy of the livepatch module's headers")
-        yield from self._free_copy(load)
+        yield from self._free_copies(load)
 
     def _init(self, load: Load) -> Result:
         """``do_init_module``: from here on a failure unloads the module as a whole."""

@@ -6,6 +6,7 @@ The kernel sees an ordinary call of an ordinary task: permission checks, user co
 from __future__ import annotations
 
 import struct
+from collections.abc import Generator
 from typing import NamedTuple
 
 from kobox.errors import Errno
@@ -105,6 +106,32 @@ class Syscalls:
         if job.died:
             raise TaskDied(f"the task was killed in {name}()")
         return signed64(job.result)
+
+    def in_one_task(self, steps: Generator[tuple[str, *tuple[int, ...]], int, int]) -> int:
+        """Several calls by one task, for what a call changes in its task only: namespaces, say.
+
+        ``steps`` yields names with arguments and is sent the raw results; its value comes back. Whatever it raises is
+        raised here.
+        """
+        ended: list[int] = []
+
+        def following(result: int | None) -> tuple[int, ...] | None:
+            try:
+                name, *arguments = next(steps) if result is None else steps.send(signed64(result))
+            except StopIteration as end:
+                ended.append(end.value)
+                return None
+            return self.prepare(name, *arguments)
+
+        first = following(None)
+        if first is None:
+            return ended[0]
+        job = self.guest.tasks.start(*first)
+        job.following = following
+        self.guest.tasks.finish(job)
+        if job.died:
+            raise TaskDied("the task was killed in the middle of its system calls")
+        return ended[0]
 
     def checked(self, what: str, name: str, *arguments: int) -> int:
         """As ``call``; an error becomes ``Errno`` with ``what`` in its text."""

@@ -69,11 +69,16 @@ class KernelDead(GuestError):
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One call. ``task`` is the task_struct that runs it, ``result`` its 64-bit result once ``done``."""
+    """One call. ``task`` is the task_struct that runs it, ``result`` its 64-bit result once ``done``.
+
+    ``following`` is given the result and answers with another call for the same task to make at once, or None; the job
+    is done with the last one's result.
+    """
 
     function: int
     arguments: tuple[int, ...]
     comm: str = ""
+    following: Callable[[int], tuple[int, ...] | None] | None = None
     task: int = 0
     result: int = 0
     done: bool = False
@@ -490,6 +495,12 @@ class Tasks:
             return
         task, result = self.guest.current, self.guest.machine.cpu.read(RAX)
         job, then = self.running.pop(task, None), self._then.pop(task, None)
+        if job is not None and job.following is not None:
+            call = job.following(result)
+            if call is not None:
+                self.running[task] = job
+                self._call(*call)
+                return
         if job is not None:
             job.result = result
             job.done = True

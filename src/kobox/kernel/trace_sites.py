@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from kobox.elf.constants import SHN
@@ -17,10 +18,10 @@ from kobox.kernel.env import Call, Env
 from kobox.kernel.guest import Guest, View
 from kobox.link import LoadView, Symbols, symbol_table
 
-_U64 = (1 << 64) - 1
+_U64, _U64_AT = (1 << 64) - 1, struct.Struct("<Q").unpack_from
 _ENDBR_SIZE = 4
-_MAPPING_MARKS = (b".L", b"$", b"L0")
-"""Names that begin like this are no symbols to some kernels (``is_mapping_symbol``)."""
+_MAPPING_MARKS = (b".", b"$", b"L")
+"""Names that begin like this may be no symbols to the kernel (``is_mapping_symbol``)."""
 
 
 def enable_call(
@@ -58,18 +59,21 @@ def _is_calm(guest: Guest) -> bool:
 class _Starts(NamedTuple):
     """Addresses of symbols: of those that a look-up finds, and of those that some kernels pass over."""
 
-    sure: frozenset[int]
-    doubtful: frozenset[int]
+    sure: set[int]
+    doubtful: set[int]
 
 
 def _starts(view: LoadView, symbols: Symbols) -> _Starts:
     table, strings = symbol_table(view), bytes(view.contents(view.index.str))
     sure, doubtful = set(), set()
-    for number, (offset, shndx) in enumerate(zip(table.name_offsets, table.shndxs, strict=True)):
-        mark = strings[offset : offset + 2]
-        if number and shndx != SHN.UNDEF and mark[:1] not in (b"", b"\0"):
-            (doubtful if mark.startswith(_MAPPING_MARKS) else sure).add(symbols.values[number] & _U64)
-    return _Starts(frozenset(sure), frozenset(doubtful))
+    for offset, shndx, value in islice(zip(table.name_offsets, table.shndxs, symbols.values, strict=True), 1, None):
+        if shndx != SHN.UNDEF:
+            mark = strings[offset : offset + 1]
+            if mark in _MAPPING_MARKS:
+                doubtful.add(value & _U64)
+            elif mark != b"\0":
+                sure.add(value & _U64)
+    return _Starts(sure, doubtful)
 
 
 def _records(guest: Guest) -> Iterator[tuple[int, int]]:
@@ -92,12 +96,11 @@ def _opened(
         return b""  # a page has records of one module only
     records = bytearray(guest.read(first, size * count))
     for at in range(0, len(records), size):
-        (ip,) = struct.unpack_from("<Q", records, at + ip_at)
+        (ip,) = _U64_AT(records, at + ip_at)
         if not _within(ip, regions):
             break
-        near = range(ip - reach, ip + 1)
-        known = not starts.sure.isdisjoint(near)
-        if not known and not starts.doubtful.isdisjoint(near):
+        known = ip in starts.sure or not starts.sure.isdisjoint(range(ip - reach, ip))
+        if not known and not starts.doubtful.isdisjoint(range(ip - reach, ip + 1)):
             return None
         place = slice(at + flags.offset, at + flags.offset + flags.size)
         value = int.from_bytes(records[place], "little") & ~disabled if known else disabled
@@ -106,4 +109,7 @@ def _opened(
 
 
 def _within(address: int, regions: Sequence[tuple[int, int]]) -> bool:
-    return any(start <= address < start + size for start, size in regions)
+    for start, size in regions:  # noqa: SIM110  # a generator would take most of the time of a load's trace sites
+        if start <= address < start + size:
+            return True
+    return False

@@ -24,7 +24,8 @@ def left_behind(view: LoadView, layout: Layout) -> list[int]:
     if view.info("livepatch") is not None:
         return [number for number in sorted(unplaced) if view.sections[number].type in _CONTENTS]
     tables = {number for number in unplaced if view.sections[number].size and view.sections[number].name in FINALIZED}
-    return sorted(tables | _related(view, layout, unplaced))
+    # symbols of per-CPU data count from the memory that the module gets for it
+    return sorted(tables | _related(view, layout, unplaced - {view.index.pcpu}))
 
 
 def _related(view: LoadView, layout: Layout, unplaced: set[int]) -> set[int]:

@@ -217,12 +217,14 @@ def _trampoline(insn: Insn, address: int, target: int) -> bytes:
 
 def apply_returns(code: Code, start: int, size: int, cpu: Cpu) -> None:
     """Jumps to the return thunk become plain returns, or jumps to the thunk that the mitigation in force wants."""
-    places = sites(code, start, size)
-    for address in places:
-        raw = code.read(address, 8)
-        if len(raw) < 5:
+    plain = bytes((RET, INT3, INT3, INT3, INT3))
+    for address in sites(code, start, size):
+        found = code.find(address)
+        if found is None or len(found[0]) < found[1] + 5:
             code.doubts.append(f"the return site {address:#x} lies outside")
             continue
+        memory, at = found
+        raw = bytes(memory[at : at + 8])
         target = address + 5 + _S32.unpack_from(raw, 1)[0] if raw[0] == JMP32 else None
         is_trampoline = raw[5:8] == TRAMPOLINE_MARK
         if is_trampoline and raw[0] != RET and target != cpu.return_thunk:
@@ -231,8 +233,10 @@ def apply_returns(code: Code, start: int, size: int, cpu: Cpu) -> None:
             code.doubts.append(f"no jump to the return thunk at {address:#x}")
             continue
         wanted = cpu.rethunk and (not cpu.its_return or not address & 0x20)
-        made = branch(JMP32, address, cpu.returns_to) if wanted else bytes((RET, INT3, INT3, INT3, INT3))
-        code.write(address, made, "return")
+        made = branch(JMP32, address, cpu.returns_to) if wanted else plain
+        if raw[:5] != made:
+            memory[at : at + 5] = made
+            code.patches.append(Patch(address, made, "return"))
 
 
 # Alternatives.
@@ -452,5 +456,5 @@ def apply_smp_unlock(code: Code, start: int, size: int, text: int, text_end: int
     table = code.read(start, size // 4 * 4)
     for number, (distance,) in enumerate(_S32.iter_unpack(table)):
         address = start + 4 * number + distance
-        if distance and text <= address < text_end and code.read(address, 1) == b"\xf0":
+        if distance and text <= address < text_end and (found := code.find(address)) and found[0][found[1]] == 0xF0:
             code.write(address, b"\x3e", "lock")

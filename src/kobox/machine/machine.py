@@ -132,7 +132,8 @@ class Machine:
         """
         self.pages.write(vaddr, code)
         first, behind = self.pages.stable
-        for address in {vaddr, vaddr + len(code) - 1}:
+        last = vaddr + len(code) - 1
+        for address in (vaddr,) if not (vaddr ^ last) & PAGE_MASK else (vaddr, last):
             paddr = self.pages.physical(address)
             if paddr is not None and first <= paddr < behind:
                 if self.pages.executable(address):

@@ -194,12 +194,21 @@ class PageMap:
         if self.linear_base <= vaddr and vaddr + size <= self.linear_end:
             paddr = vaddr - self.linear_base
             return bytes(self._memory.bytes[paddr : paddr + size])
+        if 0 < size <= PAGE_SIZE - (vaddr & PAGE_SIZE - 1):
+            paddr = self._place(vaddr)
+            return bytes(self._memory.bytes[paddr : paddr + size])
         return b"".join([bytes(self._memory.bytes[p : p + n]) for p, n in self._spans(vaddr, size)])
 
     def write(self, vaddr: int, data: bytes | bytearray | memoryview) -> None:
         """Store bytes whatever the page's protection (kobox is below the guest's rules)."""
+        size = len(data)
+        if 0 < size <= PAGE_SIZE - (vaddr & PAGE_SIZE - 1):  # nearly all of them: a number
+            paddr = self._place(vaddr)
+            self.note_write(paddr, size)
+            self._memory.bytes[paddr : paddr + size] = data
+            return
         done = 0
-        for paddr, count in self._spans(vaddr, len(data)):
+        for paddr, count in self._spans(vaddr, size):
             self.note_write(paddr, count)
             self._memory.bytes[paddr : paddr + count] = bytes(data[done : done + count])
             done += count
@@ -213,12 +222,17 @@ class PageMap:
                 self.executed.discard(page)
                 self.on_code_write(page)
 
+    def _place(self, vaddr: int) -> int:
+        """Physical address of a virtual one that must be there."""
+        paddr = self.physical(vaddr)
+        if paddr is None or paddr >= self._memory.size:
+            raise GuestError(f"no memory at guest address {vaddr:#x}")
+        return paddr
+
     def _spans(self, vaddr: int, size: int) -> list[tuple[int, int]]:
         spans = []
         while size > 0:
-            paddr = self.physical(vaddr)
-            if paddr is None or paddr >= self._memory.size:
-                raise GuestError(f"no memory at guest address {vaddr:#x}")
+            paddr = self._place(vaddr)
             if self.linear_base <= vaddr < self.linear_end:
                 count = min(size, self._memory.size - paddr)
             else:

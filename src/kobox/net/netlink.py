@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kobox.errors import Errno, GuestError
+
+if TYPE_CHECKING:
+    from kobox.net.sockets import GuestSocket
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
@@ -59,15 +62,19 @@ def messages(data: bytes) -> Iterator[Message]:
 
 def read_attributes(data: bytes) -> dict[int, bytes]:
     """Attributes by number; of several with one number the last."""
-    found: dict[int, bytes] = {}
+    return dict(each_attribute(data))
+
+
+def each_attribute(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Number and contents of each attribute, for lists, whose members may share a number. ``GuestError`` where a length
+    leads outside."""
     at = 0
     while at + _ATTRIBUTE.size <= len(data):
         length, number = _ATTRIBUTE.unpack_from(data, at)
         if length < _ATTRIBUTE.size or at + length > len(data):
             raise GuestError(f"netlink: an attribute of {length} bytes at {at} of {len(data)}")
-        found[number & _TYPE] = data[at + _ATTRIBUTE.size : at + length]
+        yield number & _TYPE, data[at + _ATTRIBUTE.size : at + length]
         at += length + 3 & ~3
-    return found
 
 
 def check(answer: Message, what: str) -> None:
@@ -76,3 +83,15 @@ def check(answer: Message, what: str) -> None:
         (number,) = struct.unpack_from("<i", answer.body)
         if number:
             raise Errno(-number, what)
+
+
+def ask(socket: GuestSocket, what: str, type_: int, flags: int, body: bytes) -> list[Message]:
+    """One request through a socket made for it, and everything that comes back; ``Errno`` as the kernel answers it."""
+    socket.send(message(type_, flags | REQUEST, 1, body))
+    answers: list[Message] = []
+    while True:
+        for answer in messages(socket.recv(1 << 15)):
+            check(answer, what)
+            answers.append(answer)
+        if flags & DUMP != DUMP or any(answer.type == NLMSG_DONE for answer in answers):
+            return answers

@@ -9,9 +9,11 @@ from typing import Self
 
 from kobox.errors import UsageError
 from kobox.kernel.syscalls import Syscalls
+from kobox.net.namespaces import Namespace
 
 AF_INET, AF_INET6, AF_NETLINK, AF_PACKET = 2, 10, 16, 17
 SOCK_STREAM, SOCK_DGRAM, SOCK_RAW = 1, 2, 3
+MSG_DONTWAIT = 0x40
 _SOL_SOCKET, _SO_RCVTIMEO, _SO_SNDTIMEO = 1, 20, 21
 _ADDRESS_ROOM = 128
 
@@ -21,9 +23,14 @@ PacketAddress = tuple[int, int]
 """An address of AF_PACKET: the device's index and the protocol (0x0003: all)."""
 
 
-def open_socket(syscalls: Syscalls, family: int, kind: int, protocol: int = 0) -> GuestSocket:
-    what = f"socket of family {family}, type {kind}"
-    return GuestSocket(syscalls, family, syscalls.checked(what, "socket", family, kind, protocol))
+def open_socket(
+    syscalls: Syscalls, family: int, kind: int, protocol: int = 0, namespace: Namespace | None = None
+) -> GuestSocket:
+    """A socket of a network namespace, which it keeps for all its life; None: of the one that the kernel booted
+    with."""
+    what, call = f"socket of family {family}, type {kind}", ("socket", family, kind, protocol)
+    descriptor = syscalls.checked(what, *call) if namespace is None else namespace.checked(what, *call)
+    return GuestSocket(syscalls, family, descriptor)
 
 
 class GuestSocket:
@@ -81,10 +88,11 @@ class GuestSocket:
         (port,) = struct.unpack_from(">H", raw, 2)
         return str(ipaddress.ip_address(raw[4:8] if self.family == AF_INET else raw[8:24])), port
 
-    def send(self, data: bytes) -> int:
+    def send(self, data: bytes, flags: int = 0) -> int:
+        """How much was taken; ``flags`` as Python's ``socket`` has them (``MSG_DONTWAIT``)."""
         self._sys.window.clear()
         place = self._sys.window.put(data)
-        return self._sys.checked("send", "sendto", self.descriptor, place, len(data), 0, 0, 0)
+        return self._sys.checked("send", "sendto", self.descriptor, place, len(data), flags, 0, 0)
 
     def sendto(self, data: bytes, address: HostPort | PacketAddress) -> int:
         self._sys.window.clear()
@@ -92,11 +100,11 @@ class GuestSocket:
         to = self._sys.window.put(raw)
         return self._sys.checked("send", "sendto", self.descriptor, place, len(data), 0, to, len(raw))
 
-    def recv(self, size: int = 1 << 16) -> bytes:
+    def recv(self, size: int = 1 << 16, flags: int = 0) -> bytes:
         """Up to ``size`` bytes; of a datagram the rest is lost. Empty at the end of a stream."""
         self._sys.window.clear()
         room = self._sys.window.reserve(size)
-        count = self._sys.checked("receive", "recvfrom", self.descriptor, room, size, 0, 0, 0)
+        count = self._sys.checked("receive", "recvfrom", self.descriptor, room, size, flags, 0, 0)
         return self._sys.guest.read(room, count)
 
     def _with_address(self, call: str, address: HostPort | PacketAddress) -> None:

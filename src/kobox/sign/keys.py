@@ -12,6 +12,7 @@ import errno
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from kobox.errors import Errno
@@ -112,6 +113,10 @@ class Signature(NamedTuple):
     digest: bytes | None
 
 
+_power = lru_cache(maxsize=1024)(pow)
+"""RSA's one dear step. A file that is loaded again has the same signature by the same key."""
+
+
 class PublicKey(NamedTuple):
     """``algorithm``: ``rsa``, ``ecdsa-nist-p256`` … ``data``: what the certificate's BIT STRING holds."""
 
@@ -151,7 +156,7 @@ class PublicKey(NamedTuple):
         message = int.from_bytes(signature.value, "big")
         if message >= n:
             raise Errno(errno.EINVAL, "signature is not below the modulus")
-        block = pow(message, e, n).to_bytes(size, "big")
+        block = _power(message, e, n).to_bytes(size, "big")
         if block[0]:
             raise Errno(errno.EINVAL, "decrypted signature has no leading zero")
         padding_end = block.find(0, 2)
