@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from kobox.kernel.syscalls import Syscalls
     from kobox.kernel.udev import Udev
     from kobox.machine.pci_function import PciFunction
+    from kobox.net.crypto import Crypto
     from kobox.net.links import Net
 
 LOADERS = ("kobox", "kernel")
@@ -633,6 +634,13 @@ class Kernel(KernelFace):
             said.append(str(error))
         loaded = tuple(reversed([module.name for module in self.modules if module.name not in before]))
         return tuple(probe.module for probe in plan.probes), loaded, tuple(said)
+
+    @cached_property
+    def crypto(self) -> Crypto:
+        """The kernel's crypto API, by its sockets."""
+        from kobox.net.crypto import Crypto
+
+        return Crypto(self.syscalls)
 
     @cached_property
     def net(self) -> Net:

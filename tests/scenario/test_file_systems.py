@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from errno import EROFS
 from pathlib import Path
 
 import pytest
 
-import kobox
 from kobox.box import Kernel
 from kobox.errors import Errno
 from kobox.kernel.syscalls import O_CREAT, O_WRONLY
@@ -20,20 +19,6 @@ pytestmark = pytest.mark.image
 MEGABYTE = 1 << 20
 CONTENT = b"".join(b"line %d of a file that needs several blocks\n" % number for number in range(3000))
 MS_RDONLY = 1
-
-
-@pytest.fixture(scope="module", params=["debian_root", "trixie_root"])
-def booted(request: pytest.FixtureRequest) -> Iterator[Kernel]:
-    root: Path = request.getfixturevalue(request.param)
-    with kobox.boot(root) as kernel:
-        kernel.mark_pristine()
-        yield kernel
-
-
-@pytest.fixture
-def kernel(booted: Kernel) -> Kernel:
-    booted.reset()
-    return booted
 
 
 @pytest.fixture
@@ -70,33 +55,33 @@ WRITABLE: dict[str, tuple[int, Sequence[str], Sequence[str]]] = {
 
 @pytest.mark.parametrize("kind", WRITABLE)
 def test_what_is_written_is_there_after_the_next_mount_and_the_image_is_clean(
-    kernel: Kernel, kind: str, tmp_path: Path
+    linux: Kernel, kind: str, tmp_path: Path
 ) -> None:
     megabytes, make, check = WRITABLE[kind]
     image = blank(tmp_path / "image", megabytes)
     run(*make, image)
-    with kernel.attach_disk(image) as disk:
-        kernel.files.mount(disk.device, "/root", kind)
-        kernel.files.mkdir("/root/below")
-        kernel.files.write("/root/below/file", CONTENT, O_WRONLY | O_CREAT)
-        kernel.files.umount("/root")
-        kernel.files.mount(disk.device, "/root", kind, MS_RDONLY)
-        assert kernel.read("/root/below/file") == CONTENT
-        kernel.files.umount("/root")
+    with linux.attach_disk(image) as disk:
+        linux.files.mount(disk.device, "/root", kind)
+        linux.files.mkdir("/root/below")
+        linux.files.write("/root/below/file", CONTENT, O_WRONLY | O_CREAT)
+        linux.files.umount("/root")
+        linux.files.mount(disk.device, "/root", kind, MS_RDONLY)
+        assert linux.read("/root/below/file") == CONTENT
+        linux.files.umount("/root")
         image.write_bytes(disk.data())
-    (request,) = (request for request in kernel.autoloaded if request.name == f"fs-{kind}")
+    (request,) = (request for request in linux.autoloaded if request.name == f"fs-{kind}")
     assert request.modules[-1] == kind
     run(*check, image)
 
 
-def test_ext4_is_read_as_its_tools_made_it(kernel: Kernel, tree: Path, tmp_path: Path) -> None:
+def test_ext4_is_read_as_its_tools_made_it(linux: Kernel, tree: Path, tmp_path: Path) -> None:
     image = blank(tmp_path / "image", 16)
     run("mkfs.ext4", "-q", "-F", "-d", tree, image)
-    with kernel.attach_disk(image, read_only=True) as disk:
-        kernel.files.mount(disk.device, "/root", "ext4", MS_RDONLY)
-        assert kernel.read("/root/link") == CONTENT
-        assert {"below", "link", "lost+found"} == {entry.name for entry in kernel.ls("/root")}
-        kernel.files.umount("/root")
+    with linux.attach_disk(image, read_only=True) as disk:
+        linux.files.mount(disk.device, "/root", "ext4", MS_RDONLY)
+        assert linux.read("/root/link") == CONTENT
+        assert {"below", "link", "lost+found"} == {entry.name for entry in linux.ls("/root")}
+        linux.files.umount("/root")
 
 
 @pytest.mark.parametrize(
@@ -106,29 +91,29 @@ def test_ext4_is_read_as_its_tools_made_it(kernel: Kernel, tree: Path, tmp_path:
         ("erofs", ("mkfs.erofs", "IMAGE", "TREE")),
     ],
 )
-def test_images_that_are_only_read(kernel: Kernel, tree: Path, tmp_path: Path, kind: str, make: Sequence[str]) -> None:
+def test_images_that_are_only_read(linux: Kernel, tree: Path, tmp_path: Path, kind: str, make: Sequence[str]) -> None:
     image = tmp_path / "image"
     run(*({"TREE": str(tree), "IMAGE": str(image)}.get(word, word) for word in make))
-    with kernel.attach_disk(image) as disk:
-        kernel.files.mount(disk.device, "/root", kind, MS_RDONLY)
-        assert kernel.read("/root/link") == CONTENT
+    with linux.attach_disk(image) as disk:
+        linux.files.mount(disk.device, "/root", kind, MS_RDONLY)
+        assert linux.read("/root/link") == CONTENT
         with pytest.raises(Errno) as refused:
-            kernel.files.mkdir("/root/new")
+            linux.files.mkdir("/root/new")
         assert refused.value.number == EROFS
-        kernel.files.umount("/root")
+        linux.files.umount("/root")
 
 
-def test_a_damaged_image_is_refused_by_the_kernel(kernel: Kernel, tmp_path: Path) -> None:
-    with kernel.attach_disk(bytes(4 * MEGABYTE)) as disk, pytest.raises(Errno, match="EINVAL: mount /dev/loop"):
-        kernel.files.mount(disk.device, "/root", "ext4")
-    assert any("VFS: Can't find ext4 filesystem" in record.text for record in kernel.dmesg())
+def test_a_damaged_image_is_refused_by_the_kernel(linux: Kernel, tmp_path: Path) -> None:
+    with linux.attach_disk(bytes(4 * MEGABYTE)) as disk, pytest.raises(Errno, match="EINVAL: mount /dev/loop"):
+        linux.files.mount(disk.device, "/root", "ext4")
+    assert any("VFS: Can't find ext4 filesystem" in record.text for record in linux.dmesg())
 
 
-def test_disks_come_and_go(kernel: Kernel) -> None:
-    with kernel.attach_disk(b"a" * MEGABYTE) as one, kernel.attach_disk(b"b" * MEGABYTE) as two:
+def test_disks_come_and_go(linux: Kernel) -> None:
+    with linux.attach_disk(b"a" * MEGABYTE) as one, linux.attach_disk(b"b" * MEGABYTE) as two:
         assert one.device != two.device
-        assert kernel.read(two.device) == b"b" * MEGABYTE
+        assert linux.read(two.device) == b"b" * MEGABYTE
         assert one.data() == b"a" * MEGABYTE
-    with kernel.attach_disk(b"c" * MEGABYTE) as again:
+    with linux.attach_disk(b"c" * MEGABYTE) as again:
         assert again.device == one.device
-        assert kernel.read(again.device) == b"c" * MEGABYTE
+        assert linux.read(again.device) == b"c" * MEGABYTE

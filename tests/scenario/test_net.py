@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from errno import EAGAIN
-from pathlib import Path
 
 import pytest
 
-import kobox
 from kobox.box import Kernel
 from kobox.errors import Errno, UsageError
 from kobox.net.sockets import AF_INET6, AF_PACKET, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, GuestSocket
@@ -17,20 +14,6 @@ pytestmark = pytest.mark.image
 
 ALL = 0x0003
 FRAME = bytes.fromhex("020000000002 020000000001 88b5") + b"a frame of an experimental type".ljust(60, b".")
-
-
-@pytest.fixture(scope="module", params=["debian_root", "trixie_root"])
-def booted(request: pytest.FixtureRequest) -> Iterator[Kernel]:
-    root: Path = request.getfixturevalue(request.param)
-    with kobox.boot(root) as kernel:
-        kernel.mark_pristine()
-        yield kernel
-
-
-@pytest.fixture
-def kernel(booted: Kernel) -> Kernel:
-    booted.reset()
-    return booted
 
 
 def asked_for(kernel: Kernel, name: str) -> tuple[str, ...]:
@@ -67,60 +50,60 @@ def hears(socket: GuestSocket, frame: bytes) -> bool:
         ("bond", {"bonding"}),
     ],
 )
-def test_a_link_loads_its_type(kernel: Kernel, kind: str, needs: set[str]) -> None:
-    link = kernel.net.add_link("test9", kind)
+def test_a_link_loads_its_type(linux: Kernel, kind: str, needs: set[str]) -> None:
+    link = linux.net.add_link("test9", kind)
     assert (link.name, link.kind, link.up) == ("test9", kind, False)
-    assert needs <= set(asked_for(kernel, f"rtnl-link-{kind}"))
-    kernel.net.delete_link("test9")
-    assert "test9" not in [link.name for link in kernel.net.links()]
+    assert needs <= set(asked_for(linux, f"rtnl-link-{kind}"))
+    linux.net.delete_link("test9")
+    assert "test9" not in [link.name for link in linux.net.links()]
 
 
-def test_a_type_that_nobody_has_is_refused(kernel: Kernel) -> None:
+def test_a_type_that_nobody_has_is_refused(linux: Kernel) -> None:
     with pytest.raises(Errno, match="add link x of type nosuch"):
-        kernel.net.add_link("x", "nosuch")
+        linux.net.add_link("x", "nosuch")
     with pytest.raises(Errno, match="ENODEV: no link 'x'"):
-        kernel.net.link("x")
+        linux.net.link("x")
 
 
-def test_links_have_what_they_were_given(kernel: Kernel) -> None:
-    kernel.net.add_link("d0", "dummy", mtu=1280, address="02:00:00:00:00:07")
-    link = kernel.net.set_link("d0", up=True)
+def test_links_have_what_they_were_given(linux: Kernel) -> None:
+    linux.net.add_link("d0", "dummy", mtu=1280, address="02:00:00:00:00:07")
+    link = linux.net.set_link("d0", up=True)
     assert (link.mtu, link.address, link.up) == (1280, "02:00:00:00:00:07", True)
-    kernel.net.add_address("d0", "10.1.2.3/24")
-    kernel.net.add_address("d0", "fd00::1/64")
-    assert {"10.1.2.3/24", "fd00::1/64"} <= {address.text for address in kernel.net.addresses("d0")}
-    assert kernel.read("/sys/class/net/d0/mtu") == b"1280\n"
+    linux.net.add_address("d0", "10.1.2.3/24")
+    linux.net.add_address("d0", "fd00::1/64")
+    assert {"10.1.2.3/24", "fd00::1/64"} <= {address.text for address in linux.net.addresses("d0")}
+    assert linux.read("/sys/class/net/d0/mtu") == b"1280\n"
 
 
-def test_a_frame_goes_through_a_pair(kernel: Kernel) -> None:
-    kernel.net.add_link("left", "veth", peer="right")
+def test_a_frame_goes_through_a_pair(linux: Kernel) -> None:
+    linux.net.add_link("left", "veth", peer="right")
     for end in ("left", "right"):
-        kernel.net.set_link(end, up=True)
-    with packets_of(kernel, "left") as left, packets_of(kernel, "right") as right:
+        linux.net.set_link(end, up=True)
+    with packets_of(linux, "left") as left, packets_of(linux, "right") as right:
         assert left.send(FRAME) == len(FRAME)
         assert hears(right, FRAME)
 
 
-def test_a_bridge_passes_frames_between_its_ports(kernel: Kernel) -> None:
-    kernel.net.add_link("br0", "bridge")
-    kernel.net.set_link("br0", up=True)
+def test_a_bridge_passes_frames_between_its_ports(linux: Kernel) -> None:
+    linux.net.add_link("br0", "bridge")
+    linux.net.set_link("br0", up=True)
     for pair in ("a", "b"):
-        kernel.net.add_link(f"{pair}0", "veth", peer=f"{pair}1")
-        kernel.net.set_link(f"{pair}1", up=True, master="br0")
-        kernel.net.set_link(f"{pair}0", up=True)
-    assert kernel.net.link("a1").master == kernel.net.link("br0").ifindex
-    with packets_of(kernel, "a0") as left, packets_of(kernel, "b0") as right:
+        linux.net.add_link(f"{pair}0", "veth", peer=f"{pair}1")
+        linux.net.set_link(f"{pair}1", up=True, master="br0")
+        linux.net.set_link(f"{pair}0", up=True)
+    assert linux.net.link("a1").master == linux.net.link("br0").ifindex
+    with packets_of(linux, "a0") as left, packets_of(linux, "b0") as right:
         left.send(FRAME)
         assert hears(right, FRAME)
-        kernel.net.set_link("b1", master="")
+        linux.net.set_link("b1", master="")
         left.send(FRAME[:-1] + b"!")
         assert not hears(right, FRAME[:-1] + b"!")
 
 
 @pytest.mark.parametrize(("family", "address"), [(2, "127.0.0.1"), (AF_INET6, "::1")])
-def test_a_stream_of_tcp_arrives(kernel: Kernel, family: int, address: str) -> None:
-    kernel.net.set_link("lo", up=True)
-    with kernel.net.socket(family, SOCK_STREAM) as server, kernel.net.socket(family, SOCK_STREAM) as client:
+def test_a_stream_of_tcp_arrives(linux: Kernel, family: int, address: str) -> None:
+    linux.net.set_link("lo", up=True)
+    with linux.net.socket(family, SOCK_STREAM) as server, linux.net.socket(family, SOCK_STREAM) as client:
         server.bind((address, 0))
         server.listen()
         client.connect((address, server.getsockname()[1]))
@@ -133,26 +116,26 @@ def test_a_stream_of_tcp_arrives(kernel: Kernel, family: int, address: str) -> N
             assert got == sent
 
 
-def test_a_datagram_of_udp_arrives_at_a_dummys_address(kernel: Kernel) -> None:
-    kernel.net.set_link("lo", up=True)
-    kernel.net.add_link("d0", "dummy")
-    kernel.net.set_link("d0", up=True)
-    kernel.net.add_address("d0", "10.1.2.3/24")
-    with kernel.net.socket(2, SOCK_DGRAM) as server, kernel.net.socket(2, SOCK_DGRAM) as client:
+def test_a_datagram_of_udp_arrives_at_a_dummys_address(linux: Kernel) -> None:
+    linux.net.set_link("lo", up=True)
+    linux.net.add_link("d0", "dummy")
+    linux.net.set_link("d0", up=True)
+    linux.net.add_address("d0", "10.1.2.3/24")
+    with linux.net.socket(2, SOCK_DGRAM) as server, linux.net.socket(2, SOCK_DGRAM) as client:
         server.bind(("10.1.2.3", 4000))
         assert client.sendto(b"hello", ("10.1.2.3", 4000)) == 5
         assert server.recv() == b"hello"
 
 
-def test_a_wait_for_nothing_ends_after_its_time(kernel: Kernel) -> None:
-    with kernel.net.socket(2, SOCK_DGRAM) as socket:
+def test_a_wait_for_nothing_ends_after_its_time(linux: Kernel) -> None:
+    with linux.net.socket(2, SOCK_DGRAM) as socket:
         socket.settimeout(2.5)
-        before = kernel.now
+        before = linux.now
         with pytest.raises(Errno, match="EAGAIN"):
             socket.recv()
-        assert 2.4 < kernel.now - before < 3
+        assert 2.4 < linux.now - before < 3
 
 
-def test_an_address_of_another_family_is_refused(kernel: Kernel) -> None:
-    with kernel.net.socket(2, SOCK_DGRAM) as socket, pytest.raises(UsageError, match="no address of family 2"):
+def test_an_address_of_another_family_is_refused(linux: Kernel) -> None:
+    with linux.net.socket(2, SOCK_DGRAM) as socket, pytest.raises(UsageError, match="no address of family 2"):
         socket.bind((1, 3))

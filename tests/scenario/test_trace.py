@@ -33,19 +33,6 @@ pytestmark = pytest.mark.image
 TRACING = "/sys/kernel/tracing/"
 
 
-@pytest.fixture(scope="module", params=["debian_root", "trixie_root"])
-def booted(request: pytest.FixtureRequest) -> Iterator[Kernel]:
-    with kobox.boot(request.getfixturevalue(request.param)) as kernel:
-        kernel.mark_pristine()
-        yield kernel
-
-
-@pytest.fixture
-def kernel(booted: Kernel) -> Kernel:
-    booted.reset()
-    return booted
-
-
 def insert(kernel: Kernel, name: str, **parameters: object) -> Path:
     """Load a module of the distribution after what it needs; returns its file."""
     finder = Finder(Path("/nowhere"), [], kernel.modules_folder)
@@ -78,10 +65,10 @@ def check_nesting(calls: tuple[Call, ...]) -> None:
         assert call.start + call.duration <= parent.start + parent.duration
 
 
-def test_the_graph_of_a_load_agrees_with_the_modules_symbols(kernel: Kernel) -> None:
-    with kernel.trace(modules=["bonding"]) as trace:
-        path = insert(kernel, "bonding")
-        kernel.rmmod("bonding")
+def test_the_graph_of_a_load_agrees_with_the_modules_symbols(linux: Kernel) -> None:
+    with linux.trace(modules=["bonding"]) as trace:
+        path = insert(linux, "bonding")
+        linux.rmmod("bonding")
     calls = trace.calls
     own = functions_of(path)
     assert {call.function for call in calls if call.module == "bonding"} <= own
@@ -91,9 +78,9 @@ def test_the_graph_of_a_load_agrees_with_the_modules_symbols(kernel: Kernel) -> 
         assert call.module in ("", "bonding")
         assert call.place.offset in (0, 4), "a call begins at the function's start, or behind its landing mark"
         if not call.module:
-            assert call.function in kernel.guest.symbols
-            assert call.function in imported or kernel.guest.symbols[call.function] in {
-                kernel.guest.symbols.get(name) for name in imported
+            assert call.function in linux.guest.symbols
+            assert call.function in imported or linux.guest.symbols[call.function] in {
+                linux.guest.symbols.get(name) for name in imported
             }
             assert call.caller is not None
             assert call.caller.module == "bonding", "the kernel's functions stand where the module called them"
@@ -101,9 +88,9 @@ def test_the_graph_of_a_load_agrees_with_the_modules_symbols(kernel: Kernel) -> 
     assert trace.result.lost == 0
 
 
-def test_durations_measure_work_not_the_host(kernel: Kernel) -> None:
+def test_durations_measure_work_not_the_host(linux: Kernel) -> None:
     """The same calls do the same work, and tracing more does not make them longer. (An interrupt may fall into one.)"""
-    alone, among_others = traced_parsing(kernel, False), traced_parsing(kernel, True)
+    alone, among_others = traced_parsing(linux, False), traced_parsing(linux, True)
     assert len(alone) == len(among_others) == 4
     assert sum(abs(one - other) <= one // 10 for one, other in zip(alone, among_others, strict=True)) >= 3
 
@@ -116,32 +103,32 @@ def traced_parsing(kernel: Kernel, callees: bool) -> list[int]:
     return [call.duration or 0 for call in trace.calls_of("bond_opt_parse")]
 
 
-def test_waiting_counts_as_virtual_time(kernel: Kernel) -> None:
-    with kernel.trace("msleep") as trace:
-        kernel.sleep(0.5)
+def test_waiting_counts_as_virtual_time(linux: Kernel) -> None:
+    with linux.trace("msleep") as trace:
+        linux.sleep(0.5)
     (call,) = trace.calls_of("msleep")
     assert call.duration is not None
     assert 400_000_000 <= call.duration < 700_000_000
 
 
-def test_callers_call_what_they_are_said_to_call(kernel: Kernel) -> None:
-    with kernel.trace("*", graph=False) as trace:
-        kernel.read("/proc/version")
-    addresses = kernel.guest.symbols
+def test_callers_call_what_they_are_said_to_call(linux: Kernel) -> None:
+    with linux.trace("*", graph=False) as trace:
+        linux.read("/proc/version")
+    addresses = linux.guest.symbols
     direct = 0
     for call in trace.calls:
         assert call.caller is not None
         if call.module or call.caller.module or call.caller.name not in addresses:
             continue
         behind = addresses[call.caller.name] + call.caller.offset
-        code = kernel.guest.read(behind - 5, 5)
+        code = linux.guest.read(behind - 5, 5)
         if code[0] != 0xE8:
             continue  # through a pointer
         target = behind + int.from_bytes(code[1:], "little", signed=True)
         if call.address - target in (0, 4):
             direct += 1
         else:
-            assert goes_on(kernel, target), f"{call.caller} calls {target:#x}, not {call.place}"
+            assert goes_on(linux, target), f"{call.caller} calls {target:#x}, not {call.place}"
     assert direct > 50
 
 
@@ -155,17 +142,17 @@ def goes_on(kernel: Kernel, target: int) -> bool:
     return re.search(rb"[\xe9\xeb\xff]", kernel.guest.read(target, found.size)) is not None
 
 
-def test_functions_are_chosen_by_glob_also_in_modules_that_come_later(kernel: Kernel) -> None:
-    with kernel.trace("bond_opt_*", "proc_mkdir", graph=False) as trace:
-        insert(kernel, "bonding")
+def test_functions_are_chosen_by_glob_also_in_modules_that_come_later(linux: Kernel) -> None:
+    with linux.trace("bond_opt_*", "proc_mkdir", graph=False) as trace:
+        insert(linux, "bonding")
     names = {call.function for call in trace.calls}
     assert names == {"bond_opt_get", "bond_opt_parse", "proc_mkdir"}
     assert {str(call.caller) for call in trace.calls_of("proc_mkdir")} >= {"bond_create_proc_dir [bonding]"}
 
 
-def test_a_glob_that_matches_nothing_is_named(kernel: Kernel) -> None:
-    with kernel.trace("no_such_function", "vfs_open", events=["no:such"], probes=["no_such_probe"]) as trace:
-        kernel.read("/proc/version")
+def test_a_glob_that_matches_nothing_is_named(linux: Kernel) -> None:
+    with linux.trace("no_such_function", "vfs_open", events=["no:such"], probes=["no_such_probe"]) as trace:
+        linux.read("/proc/version")
     assert trace.result.missing == (
         "function no_such_function: none of that name can be traced",
         "event no:such: there is none",
@@ -174,13 +161,11 @@ def test_a_glob_that_matches_nothing_is_named(kernel: Kernel) -> None:
     assert trace.called("vfs_open")
 
 
-def test_probes_show_arguments_by_name_and_results(kernel: Kernel) -> None:
-    with kernel.trace(calls=False, probes=["register_filesystem", "ext4:ext4_init_sysfs"]) as trace:
-        insert(kernel, "ext4")
+def test_probes_show_arguments_by_name_and_results(linux: Kernel) -> None:
+    with linux.trace(calls=False, probes=["register_filesystem", "ext4:ext4_init_sysfs"]) as trace:
+        insert(linux, "ext4")
         systems = [
-            kernel.guest.read_cstr(kernel.guest.read_uint(one.fields["fs"]))
-            for one in trace.events
-            if "fs" in one.fields
+            linux.guest.read_cstr(linux.guest.read_uint(one.fields["fs"])) for one in trace.events if "fs" in one.fields
         ]
     assert trace.calls == ()
     assert systems[0] == b"ext3"
@@ -190,18 +175,18 @@ def test_probes_show_arguments_by_name_and_results(kernel: Kernel) -> None:
     assert "fs=0x" in next(event.text for event in trace.events if event.name == "register_filesystem")
 
 
-def test_texts_are_shown_as_texts(kernel: Kernel) -> None:
-    with kernel.trace(calls=False, probes=["proc_mkdir"]) as trace:
-        insert(kernel, "bonding")
+def test_texts_are_shown_as_texts(linux: Kernel) -> None:
+    with linux.trace(calls=False, probes=["proc_mkdir"]) as trace:
+        insert(linux, "bonding")
     (event,) = [event for event in trace.events if event.name == "proc_mkdir"]
     assert event.fields["name"] == "bonding"
     assert 'name="bonding"' in event.text
 
 
-def test_tracepoints_are_recorded_with_their_fields_and_the_kernels_text(kernel: Kernel) -> None:
-    with kernel.trace(calls=False, events=["module:module_[pg]*", "jbd2:*"]) as trace:
-        insert(kernel, "ext4")
-        kernel.rmmod("ext4")
+def test_tracepoints_are_recorded_with_their_fields_and_the_kernels_text(linux: Kernel) -> None:
+    with linux.trace(calls=False, events=["module:module_[pg]*", "jbd2:*"]) as trace:
+        insert(linux, "ext4")
+        linux.rmmod("ext4")
     assert {event.system for event in trace.events} == {"module"}
     for event in trace.events:
         assert event.text.startswith(f"{event.fields['name']} call_site=")
@@ -210,18 +195,18 @@ def test_tracepoints_are_recorded_with_their_fields_and_the_kernels_text(kernel:
     assert trace.result.missing == (), "events of a module exist once it is there"
 
 
-def test_nothing_is_left_after_a_trace(kernel: Kernel) -> None:
-    insert(kernel, "bonding")
-    before = text_of(kernel)
-    with kernel.trace("vfs_*", modules=[], probes=["vfs_open"], events=["sched:sched_switch"]):
-        kernel.read("/proc/version")
-        assert text_of(kernel) != before
-    assert text_of(kernel) == before
-    assert kernel.read(TRACING + "current_tracer") == b"nop\n"
-    assert kernel.read(TRACING + "kprobe_events") == b""
-    assert kernel.read(TRACING + "enabled_functions") == b""
-    assert [entry.name for entry in kernel.ls(TRACING + "instances")] == []
-    assert kernel.guest.machine.clock.on_wait is None
+def test_nothing_is_left_after_a_trace(linux: Kernel) -> None:
+    insert(linux, "bonding")
+    before = text_of(linux)
+    with linux.trace("vfs_*", modules=[], probes=["vfs_open"], events=["sched:sched_switch"]):
+        linux.read("/proc/version")
+        assert text_of(linux) != before
+    assert text_of(linux) == before
+    assert linux.read(TRACING + "current_tracer") == b"nop\n"
+    assert linux.read(TRACING + "kprobe_events") == b""
+    assert linux.read(TRACING + "enabled_functions") == b""
+    assert [entry.name for entry in linux.ls(TRACING + "instances")] == []
+    assert linux.guest.machine.clock.on_wait is None
 
 
 def text_of(kernel: Kernel) -> bytes:
@@ -229,71 +214,71 @@ def text_of(kernel: Kernel) -> bytes:
     return kernel.guest.read(start, end - start)
 
 
-def test_a_reset_in_the_middle_takes_the_trace_with_it(kernel: Kernel) -> None:
-    before = text_of(kernel)
-    with kernel.trace("vfs_*") as trace:
-        kernel.read("/proc/version")
+def test_a_reset_in_the_middle_takes_the_trace_with_it(linux: Kernel) -> None:
+    before = text_of(linux)
+    with linux.trace("vfs_*") as trace:
+        linux.read("/proc/version")
         seen = trace.calls
-        kernel.reset()
-        assert text_of(kernel) == before
+        linux.reset()
+        assert text_of(linux) == before
     assert seen
     assert trace.calls == seen
-    assert kernel.read(TRACING + "current_tracer") == b"nop\n"
-    with kernel.trace("vfs_*") as again:
-        kernel.read("/proc/version")
+    assert linux.read(TRACING + "current_tracer") == b"nop\n"
+    with linux.trace("vfs_*") as again:
+        linux.read("/proc/version")
     assert [call.function for call in again.calls] == [call.function for call in seen]
 
 
-def test_a_probe_that_the_kernel_refuses_is_named_in_its_words(kernel: Kernel) -> None:
-    with pytest.raises(UsageError, match="refused the probe"), kernel.trace(calls=False, probes=["do_int3"]):
+def test_a_probe_that_the_kernel_refuses_is_named_in_its_words(linux: Kernel) -> None:
+    with pytest.raises(UsageError, match="refused the probe"), linux.trace(calls=False, probes=["do_int3"]):
         raise AssertionError("a function that a probe itself needs was probed")
-    assert kernel.read(TRACING + "kprobe_events") == b""
-    with kernel.trace(calls=False, probes=["vfs_open"]) as trace:
-        kernel.read("/proc/version")
+    assert linux.read(TRACING + "kprobe_events") == b""
+    with linux.trace(calls=False, probes=["vfs_open"]) as trace:
+        linux.read("/proc/version")
     assert trace.events
 
 
 @pytest.mark.parametrize("graph", [False, True])
-def test_after_a_panic_the_trace_is_read_from_memory(kernel: Kernel, graph: bool) -> None:
-    with kernel.trace("*sysrq*", "vfs_open", graph=graph) as trace:
-        kernel.read("/proc/version")
+def test_after_a_panic_the_trace_is_read_from_memory(linux: Kernel, graph: bool) -> None:
+    with linux.trace("*sysrq*", "vfs_open", graph=graph) as trace:
+        linux.read("/proc/version")
         early = trace.calls
         with pytest.raises(KernelDead):
-            kernel.write("/proc/sysrq-trigger", "c")
+            linux.write("/proc/sysrq-trigger", "c")
     assert [call.function for call in early] == ["vfs_open"]
     names = [call.function for call in trace.calls]
     assert names[0] == "vfs_open"
     assert names[-1] == "sysrq_handle_crash"
     assert "__handle_sysrq" in names
     assert trace.calls[-1].comm == "insmod"
-    kernel.reset()
-    assert kernel.read(TRACING + "current_tracer") == b"nop\n"
+    linux.reset()
+    assert linux.read(TRACING + "current_tracer") == b"nop\n"
 
 
-def test_one_trace_at_a_time(kernel: Kernel, tmp_path: Path) -> None:
-    with kernel.trace("vfs_open"):
-        with pytest.raises(UsageError, match="on already"), kernel.trace("vfs_open"):
+def test_one_trace_at_a_time(linux: Kernel, tmp_path: Path) -> None:
+    with linux.trace("vfs_open"):
+        with pytest.raises(UsageError, match="on already"), linux.trace("vfs_open"):
             raise AssertionError("two traces")
         with pytest.raises(UsageError, match="no checkpoint while a trace is on"):
-            kernel.checkpoint()
+            linux.checkpoint()
         with pytest.raises(UsageError, match="no saving while a trace is on"):
-            kernel.save(tmp_path)
+            linux.save(tmp_path)
 
 
-def test_a_tracer_in_use_is_left_alone(kernel: Kernel) -> None:
-    kernel.write(TRACING + "current_tracer", "function_graph")
-    with pytest.raises(UsageError, match="in use"), kernel.trace("vfs_open"):
+def test_a_tracer_in_use_is_left_alone(linux: Kernel) -> None:
+    linux.write(TRACING + "current_tracer", "function_graph")
+    with pytest.raises(UsageError, match="in use"), linux.trace("vfs_open"):
         raise AssertionError("traced")
-    assert kernel.read(TRACING + "current_tracer") == b"function_graph\n"
+    assert linux.read(TRACING + "current_tracer") == b"function_graph\n"
 
 
 @pytest.mark.parametrize("graph", [False, True])
-def test_the_text_is_the_kernels_own(kernel: Kernel, graph: bool) -> None:
+def test_the_text_is_the_kernels_own(linux: Kernel, graph: bool) -> None:
     """Every line that the kernel's ``trace`` file has, in the same order, names of tasks apart."""
-    with kernel.trace("vfs_*", "path_openat", "proc_*", graph=graph) as trace:
-        kernel.read("/proc/version")
-        kernel.write(TRACING + "tracing_on", "0")
-        own = lines_of(kernel.read(TRACING + "trace").decode())
+    with linux.trace("vfs_*", "path_openat", "proc_*", graph=graph) as trace:
+        linux.read("/proc/version")
+        linux.write(TRACING + "tracing_on", "0")
+        own = lines_of(linux.read(TRACING + "trace").decode())
         result = trace.result
     shown = lines_of("\n".join(render(result)))
     assert len(own) > 5

@@ -16,7 +16,7 @@ from kobox.kernel.guest import errno_of
 from kobox.kernel.syscalls import AT_FDCWD, O_CREAT, O_RDONLY, Syscalls
 
 FOLDER = "/run/netns"
-_OWN = "/proc/thread-self/ns/net"
+_OWN = "/proc/self/ns/net"
 _CLONE_NEWNET = 0x40000000
 _MS_BIND, _MNT_DETACH = 4096, 2
 _MASK = (1 << 64) - 1

@@ -29,6 +29,7 @@ def open_socket(
     """A socket of a network namespace, which it keeps for all its life; None: of the one that the kernel booted
     with."""
     what, call = f"socket of family {family}, type {kind}", ("socket", family, kind, protocol)
+    syscalls.window.clear()
     descriptor = syscalls.checked(what, *call) if namespace is None else namespace.checked(what, *call)
     return GuestSocket(syscalls, family, descriptor)
 
