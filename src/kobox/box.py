@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kobox.devices.plug import Plugged, Plugger
     from kobox.image import Image
     from kobox.kernel.coverage import CodeCoverage, Placed
+    from kobox.kernel.device_mapper import DeviceMapper
     from kobox.kernel.disks import Disk
     from kobox.kernel.files import Files
     from kobox.kernel.guest import Guest
@@ -641,6 +642,13 @@ class Kernel(KernelFace):
         from kobox.net.crypto import Crypto
 
         return Crypto(self.syscalls)
+
+    @cached_property
+    def dm(self) -> DeviceMapper:
+        """Device-mapper devices of the guest."""
+        from kobox.kernel.device_mapper import DeviceMapper
+
+        return DeviceMapper(self.files)
 
     @cached_property
     def net(self) -> Net:

@@ -49,6 +49,7 @@ WRITABLE: dict[str, tuple[int, Sequence[str], Sequence[str]]] = {
     "vfat": (16, ("mkfs.vfat",), ("fsck.vfat", "-n")),
     "xfs": (320, ("mkfs.xfs", "-q", "-f"), ("xfs_repair", "-n", "-f")),
     "btrfs": (128, ("mkfs.btrfs", "-q"), ("btrfs", "check", "--readonly")),
+    "f2fs": (64, ("mkfs.f2fs", "-q", "-f"), ("fsck.f2fs", "--dry-run")),
 }
 """Megabytes, what makes an image, and what finds it clean. (btrfs and xfs refuse small ones.)"""
 

@@ -54,3 +54,11 @@ NAMES: dict[int, str] = dict(enumerate(_FIRST.split())) | dict(enumerate(_SECOND
 def name_of(number: int) -> str | None:
     """``finit_module`` for 313; None for a number that no kernel known here serves."""
     return NAMES.get(number)
+
+
+def number_of(name: str) -> int | None:
+    """313 for ``finit_module``; None for a name that is not in the table."""
+    return _NUMBERS.get(name)
+
+
+_NUMBERS = {name: number for number, name in NAMES.items()}

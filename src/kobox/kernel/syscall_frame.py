@@ -33,6 +33,13 @@ class SyscallFrame:
         self._returned = returned
         self.return_address = self._behind_call(guest.symbol("entry_SYSCALL_64_after_hwframe"))
         self._size = guest.layouts.size("pt_regs")
+        self._number_at = guest.layouts.offset("pt_regs", "orig_ax") + 8
+        """From the stack pointer of a call."""
+        self.numbers: dict[int, int] = {}
+        """Of system calls, by the address of their function: while one runs, its number stands in the frame. Without,
+        the kernel takes it for one of another calling convention: bit 30 of the number tells x32."""
+        self._numbered: set[int] = set()
+        """Tasks whose frames have a number now."""
         self._top_at = 0
 
     def _behind_call(self, entry: int) -> int:
@@ -79,6 +86,20 @@ class SyscallFrame:
         machine.pages.write(rsp, struct.pack("<Q", self.return_address))
         machine.cpu.write(REG["rsp"], rsp)
         machine.cpu.write(REG["rip"], function)
+        number = self.numbers.get(function)
+        if number is not None:
+            self._guest.write_uint(rsp + self._number_at, number)
+            self._numbered.add(self._guest.current)
+
+    def left(self, task: int) -> None:
+        """A call of the present task has returned."""
+        if task in self._numbered:
+            self._numbered.discard(task)
+            self._guest.write_uint(self.stack_pointer + self._number_at, _NO_CALL)
+
+    def forget(self) -> None:
+        """After a reset: frames are as they were."""
+        self._numbered.clear()
 
     def is_left(self) -> bool:
         """Whether the stack is as it must be when a call returns: nobody jumped here."""

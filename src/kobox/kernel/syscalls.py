@@ -9,6 +9,7 @@ import struct
 from collections.abc import Generator
 from typing import NamedTuple
 
+from kobox.abi.syscalls import number_of
 from kobox.errors import Errno
 from kobox.kernel.guest import Guest, errno_of, signed64
 from kobox.kernel.tasks import Job, TaskDied
@@ -16,6 +17,11 @@ from kobox.kernel.tasks import Job, TaskDied
 _ORDER = ("di", "si", "dx", "r10", "r8", "r9")
 AT_FDCWD = -100
 O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_NONBLOCK, O_DIRECTORY = 0, 1, 2, 0o100, 0o1000, 0o4000, 0o200000
+_CALLED = {
+    "newstat": "stat", "newfstat": "fstat", "newlstat": "lstat", "newuname": "uname", "umount": "umount2",
+    "sendfile64": "sendfile",
+}  # fmt: skip
+"""Calls whose functions have another name than they have in the table of numbers."""
 _PAGE = 4096
 _SLOTS = 64
 _LISTENER_PAGES = 5
@@ -73,6 +79,7 @@ class Syscalls:
         self.guest = guest
         self.window = Window(guest)
         self._slot = 0
+        self._functions: dict[str, int] = {}
 
     def prepare(self, name: str, *arguments: int) -> tuple[int, int]:
         """The guest call that makes a system call: its entry function and the registers it reads."""
@@ -93,7 +100,13 @@ class Syscalls:
         for register, value in zip(_ORDER, arguments, strict=False):
             struct.pack_into("<Q", frame, guest.layouts.offset("pt_regs", register), value & (1 << 64) - 1)
         guest.write(regs, bytes(frame))
-        return guest.symbol(f"__x64_sys_{name}"), regs
+        function = self._functions.get(name)
+        if function is None:
+            function = self._functions[name] = guest.symbol(f"__x64_sys_{name}")
+            number = number_of(_CALLED.get(name, name))
+            if number is not None:
+                guest.tasks.number_call(function, number)
+        return function, regs
 
     def start(self, name: str, *arguments: int) -> Job:
         """Begin a call; ``guest.tasks`` finishes it."""

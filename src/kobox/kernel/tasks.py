@@ -204,6 +204,7 @@ class Tasks:
         self.dead = ""
         self._in_place.clear()
         self._then.clear()
+        self._frame.forget()
         self._unborn = 0
         self._panicking = False
 
@@ -449,6 +450,10 @@ class Tasks:
 
     # -- calls in the middle of a trap --------------------------------------------------------------------------
 
+    def number_call(self, function: int, number: int) -> None:
+        """That a function is a system call, and which."""
+        self._frame.numbers[function] = number
+
     def call_in_place(self, *calls: tuple[int, ...]) -> None:
         """From a trap handler (or at idle): have the present task make calls before it goes on.
 
@@ -494,6 +499,7 @@ class Tasks:
             self.guest.machine.fault_here(PROTECTION)
             return
         task, result = self.guest.current, self.guest.machine.cpu.read(RAX)
+        self._frame.left(task)
         job, then = self.running.pop(task, None), self._then.pop(task, None)
         if job is not None and job.following is not None:
             call = job.following(result)

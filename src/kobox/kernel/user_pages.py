@@ -1,5 +1,6 @@
 """Memory of a guest process, mapped as a program maps it: for calls that hold on to the pages of a buffer, as direct
-input and output and crypto sockets do. The window for system calls (``syscalls``) has no pages that the kernel knows."""
+input and output and crypto sockets do. The window for system calls (``syscalls``) has no pages that the
+kernel knows."""
 
 from __future__ import annotations
 

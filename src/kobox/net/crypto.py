@@ -169,7 +169,7 @@ def _control(kind: int, data: bytes) -> bytes:
 
 
 def _algorithm(block: str) -> Algorithm:
-    facts: Mapping[str, str] = dict(
-        (name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in block.splitlines())
-    )
+    facts: Mapping[str, str] = {
+        name.strip(): value.strip() for name, _, value in (line.partition(":") for line in block.splitlines())
+    }
     return Algorithm(facts["name"], facts["driver"], facts["module"], int(facts["priority"]), facts["type"])
