@@ -25,18 +25,15 @@ _SETUP_RNG_SEED = 9
 
 def place(memory: PhysicalMemory, ram_size: int, command_line: str, board: Board, seed: int | None = None) -> None:
     """Store everything; ``ram_size`` is what the memory map tells the kernel it has, ``seed`` what its random numbers
-    begin with.
-
-    Without a seed of the caller's they begin all the same with entropy from the firmware, as on real machines: a kernel
-    that has none draws its pool anew for each random number, and every new slab takes several.
-    """
+    begin with (None: nothing is handed over)."""
     text = command_line.encode() + b"\0"
     if len(text) > PAGE_SIZE // 2:
         raise ValueError(f"kernel command line of {len(text)} bytes, at most {PAGE_SIZE // 2}")
     memory.write(_COMMAND_LINE_ADDR, text)
-    memory.write(PARAMS_ADDR, _parameters(ram_size, _SETUP_DATA_ADDR))
-    data = hashlib.sha256(f"kobox seed {seed}".encode()).digest()
-    memory.write(_SETUP_DATA_ADDR, struct.pack("<QII", 0, _SETUP_RNG_SEED, len(data)) + data)
+    memory.write(PARAMS_ADDR, _parameters(ram_size, _SETUP_DATA_ADDR if seed is not None else 0))
+    if seed is not None:
+        data = hashlib.sha256(f"kobox seed {seed}".encode()).digest()
+        memory.write(_SETUP_DATA_ADDR, struct.pack("<QII", 0, _SETUP_RNG_SEED, len(data)) + data)
     memory.write(acpi.ROOT_POINTER_ADDR, acpi.tables(acpi.ROOT_POINTER_ADDR, APIC_BASE, IOAPIC_BASE))
     memory.write(smbios.ENTRY_POINT_ADDR, smbios.tables(smbios.ENTRY_POINT_ADDR, board))
 

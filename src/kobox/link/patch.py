@@ -218,12 +218,16 @@ def _trampoline(insn: Insn, address: int, target: int) -> bytes:
 def apply_returns(code: Code, start: int, size: int, cpu: Cpu) -> None:
     """Jumps to the return thunk become plain returns, or jumps to the thunk that the mitigation in force wants."""
     plain = bytes((RET, INT3, INT3, INT3, INT3))
+    memory, base, end = memoryview(b""), 0, 0
     for address in sites(code, start, size):
-        found = code.find(address)
-        if found is None or len(found[0]) < found[1] + 5:
-            code.doubts.append(f"the return site {address:#x} lies outside")
-            continue
-        memory, at = found
+        if not base <= address <= end - 5:  # most sites lie in the region of the one before
+            found = code.find(address)
+            if found is None or len(found[0]) < found[1] + 5:
+                code.doubts.append(f"the return site {address:#x} lies outside")
+                continue
+            memory, base = found[0], address - found[1]
+            end = base + len(memory)
+        at = address - base
         raw = bytes(memory[at : at + 8])
         target = address + 5 + _S32.unpack_from(raw, 1)[0] if raw[0] == JMP32 else None
         is_trampoline = raw[5:8] == TRAMPOLINE_MARK
@@ -453,8 +457,10 @@ def apply_ibt_endbr(code: Code, start: int, size: int) -> None:
 
 def apply_smp_unlock(code: Code, start: int, size: int, text: int, text_end: int) -> None:
     """On one CPU: turn lock prefixes within the text into prefixes that do nothing."""
-    table = code.read(start, size // 4 * 4)
+    table, found = code.read(start, size // 4 * 4), code.find(text)
+    memory, base = found or (memoryview(b""), 0)
     for number, (distance,) in enumerate(_S32.iter_unpack(table)):
         address = start + 4 * number + distance
-        if distance and text <= address < text_end and (found := code.find(address)) and found[0][found[1]] == 0xF0:
+        at = base + address - text
+        if distance and text <= address < text_end and at < len(memory) and memory[at] == 0xF0:
             code.write(address, b"\x3e", "lock")
