@@ -20,9 +20,9 @@ from kobox.kernel.env import Result
 from kobox.kernel.guest import Guest
 from kobox.kernel.helpers import HelperCall
 from kobox.kernel.loader import Loader
+from kobox.kernel.module_files import ModuleFiles
 from kobox.kernel.modules import module_views, state_of
 from kobox.kernel.records import Autoload
-from kobox.ko import decompress
 
 _QUIET, _BLACKLIST, _ALL = "-q", "-b", "-a"
 _KNOWN = frozenset({_QUIET, "--quiet", _BLACKLIST, "--use-blacklist", _ALL, "--all", "-s", "--syslog"})
@@ -49,6 +49,7 @@ class Modprobe:
         self._guest, self._loader, self._open = guest, loader, resolver
         self._resolver: Resolver | None = None
         self._requests: list[_Request] = []
+        self._files = ModuleFiles()
 
     @property
     def autoloads(self) -> list[Autoload]:
@@ -143,8 +144,7 @@ class Modprobe:
 
     def _insert(self, path: str, options: str, said: list[str]) -> Result:
         try:
-            with open(path, "rb") as file:
-                data = bytes(decompress(file.read(), path))
+            data = self._files.read(path)
         except OSError as error:
             said.append(f"{path}: {error.strerror}")
             return -(error.errno or errno.EIO)

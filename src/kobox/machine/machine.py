@@ -130,9 +130,9 @@ class Machine:
         Outside the kernel's image the store itself has dropped what there was: ``PageMap`` knows which pages were
         executed, and most sites of a module are patched before any of it has run.
         """
-        self.pages.write(vaddr, code)
         first, behind = self.pages.stable
         last = vaddr + len(code) - 1
+        self.pages.write(vaddr, code)
         for address in (vaddr,) if not (vaddr ^ last) & PAGE_MASK else (vaddr, last):
             paddr = self.pages.physical(address)
             if paddr is not None and first <= paddr < behind:
