@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     import kobox.debug.tracing
+    from kobox.abi.layout import StructLayout
     from kobox.bare.kernel import BareKernel
     from kobox.bringup.snapshot import Pristine
     from kobox.bringup.start import Booted, BootOptions
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from kobox.kernel.heapcheck import HeapCheck
     from kobox.kernel.heapcheck_gate import HeapMark
     from kobox.kernel.helpers import HelperCall
+    from kobox.kernel.kunit import KUnit
     from kobox.kernel.modprobe import Modprobe
     from kobox.kernel.subsystem import Operation
     from kobox.kernel.syscalls import Syscalls
@@ -202,6 +204,7 @@ class Kernel(KernelFace):
     ) -> None:
         from kobox.kernel.files import Files
         from kobox.kernel.heapcheck_gate import HeapGate
+        from kobox.kernel.kunit_gate import KunitGate
         from kobox.kernel.second_opinion import KernelLoader
         from kobox.kernel.subsystem import Subsystem
         from kobox.kernel.syscalls import Syscalls
@@ -219,6 +222,7 @@ class Kernel(KernelFace):
         self.modules_room.loader.comm = comm
         self._heap = HeapGate(self._make_heap, check_memory)
         self.modules_room.loader.heap = self._heap
+        self._kunit = self.modules_room.loader.kunit = KunitGate(self.guest, self._make_kunit)
         self.second_opinion = KernelLoader(self.syscalls)
         self.last_load: Operation | None = None
         self._tracer: kobox.debug.tracing.Tracer | None = None
@@ -416,7 +420,8 @@ class Kernel(KernelFace):
     def adopted_hit(self) -> dict[str, str]:
         """Adopted functions that were called since the last reset, each with its declared fidelity."""
         adopted = self.booted.dispatcher.adopted
-        return {name: adopted[name].fidelity.value for name in sorted(self.booted.dispatcher.hits)}
+        hit = {name: adopted[name] for name in self.booted.dispatcher.hits} | self._kunit.hits()
+        return {name: hit[name].fidelity.value for name in sorted(hit)}
 
     def leaks(self) -> tuple[dict[str, Any], ...]:
         """Allocations of unloaded modules that nobody has freed to this moment, with the traces that made them."""
@@ -449,6 +454,18 @@ class Kernel(KernelFace):
         from kobox.kernel.heapcheck import HeapCheck
 
         return HeapCheck(self.guest, HEAP_TABLES)
+
+    def _make_kunit(self) -> KUnit:
+        from kobox.debug.dwarf import ModuleDebug, read_structs
+        from kobox.kapi.kunit import KUNIT_OWN, KUNIT_TABLES
+        from kobox.kernel.kunit import KUnit
+        from kobox.kernel.kunit_layouts import STRUCTS
+        from kobox.ko import parse_module
+
+        def read_layouts(data: bytes, name: str) -> dict[str, StructLayout]:
+            return read_structs(ModuleDebug(parse_module(data, name).elf, name), STRUCTS)
+
+        return KUnit(self.guest, KUNIT_TABLES, KUNIT_OWN, read_layouts)
 
     def record_coverage(self) -> CodeCoverage:
         """Note from now on which code of the modules runs that are loaded from now on; ``take`` gives it."""

@@ -31,9 +31,21 @@ from kobox.kernel.heapcheck_records import (
     Pool,
     Trace,
 )
+from kobox.kernel.stub_frame import (
+    ARGUMENTS,
+    AT_ENTRY,
+    AT_RETURN,
+    FRAME,
+    FRAME_BELOW,
+    R11,
+    RAX,
+    RBP,
+    RIP,
+    RSP,
+    STUB,
+)
 from kobox.link import Layout, LoadView
 from kobox.machine.traps import Trap
-from kobox.machine.unicorn_abi import REG
 
 REDZONE, POISON = 0xCC, 0x6B
 REDZONE_MAX, REDZONE_MIN = 256, 8
@@ -55,15 +67,6 @@ _GUARDED = (
 )  # fmt: skip
 """Functions by which the kernel itself frees or grows an object, and the register that points to it."""
 _GIVING_BACK = {Pool.KMALLOC: "kfree", Pool.CACHE: "kmem_cache_free", Pool.VMALLOC: "vfree"}
-
-# push rbp; mov rbp, rsp; push r9, r8, rcx, rdx, rsi, rdi; hlt; nop; again: test r11, r11; jz out; call r11; hlt; nop;
-# jmp again; out: leave; ret. With a frame pointer, so that the guest's own unwinder finds its way past it.
-_STUB = bytes.fromhex("55 4889e5 4151 4150 51 52 56 57 f4 90 4d85db 7407 41ffd3 f4 90 ebf4 c9 c3")
-_AT_ENTRY, _AT_RETURN = 13, 23
-_FRAME = struct.Struct("<8Q")
-_FRAME_BELOW = 48
-_R11, _RAX, _RSP, _RBP, _RIP = (REG[name] for name in ("r11", "rax", "rsp", "rbp", "rip"))
-_ARGUMENTS = tuple(REG[name] for name in ("rdi", "rsi", "rdx", "rcx", "r8", "r9"))
 
 Release = Generator[tuple[int, ...], int, tuple[int, ...]]
 
@@ -135,9 +138,9 @@ class HeapCheck:
         return known
 
     def _stub(self, name: str, declared: Declared, real: int, holder: str) -> int:
-        address = self._free.pop() if self._free else self.guest.machine.area.code(_STUB)
-        self._code[address] = _STUB
-        self.guest.write(address, _STUB)
+        address = self._free.pop() if self._free else self.guest.machine.area.code(STUB)
+        self._code[address] = STUB
+        self.guest.write(address, STUB)
         self._trap(address, name, declared, real, holder)
         return address
 
@@ -145,7 +148,7 @@ class HeapCheck:
         """Serve the stub that lies there."""
         area = self.guest.machine.area
         enter = self._entering(declared, real, holder)
-        for offset, handler in ((_AT_ENTRY, enter), (_AT_RETURN, self._on_return)):
+        for offset, handler in ((AT_ENTRY, enter), (AT_RETURN, self._on_return)):
             behind = address + offset
             area.traps[behind] = Trap(f"heap: {name}", handler, behind + 1)
 
@@ -189,15 +192,15 @@ class HeapCheck:
         cpu, pages = self.guest.machine.cpu, self.guest.machine.pages
 
         def enter() -> None:
-            base = cpu.read(_RBP)
+            base = cpu.read(RBP)
             end = min(base + 16 + STACK_COPY, (base | _THREAD_SIZE - 1) + 1)
             try:
-                data = pages.read(base - _FRAME_BELOW, end - base + _FRAME_BELOW)
+                data = pages.read(base - FRAME_BELOW, end - base + FRAME_BELOW)
             except GuestError:  # an interrupt's stack may end at any page
                 end = (base + 15 | _PAGE - 1) + 1
-                data = pages.read(base - _FRAME_BELOW, end - base + _FRAME_BELOW)
-            *registers, bp, ip = _FRAME.unpack_from(data)
-            call = Call(base, bp, ip, real, self._holders.get(holder), data[_FRAME.size :])
+                data = pages.read(base - FRAME_BELOW, end - base + FRAME_BELOW)
+            *registers, bp, ip = FRAME.unpack_from(data)
+            call = Call(base, bp, ip, real, self._holders.get(holder), data[FRAME.size :])
             if not few:
                 registers += struct.unpack_from(f"<{len(decoders) - 6}Q", call.stack)
             arguments = [decode(raw) for decode, raw in zip(decoders, registers, strict=False)]
@@ -209,8 +212,8 @@ class HeapCheck:
 
     def _on_return(self) -> None:
         cpu = self.guest.machine.cpu
-        call = self._flights[cpu.read(_RBP)]
-        self._step(call, cpu.read(_RAX))
+        call = self._flights[cpu.read(RBP)]
+        self._step(call, cpu.read(RAX))
 
     def _step(self, call: Call, result: int | None) -> None:
         cpu = self.guest.machine.cpu
@@ -222,7 +225,7 @@ class HeapCheck:
                 raise
             # a pointer that leads nowhere: the guest's own function shall find out
             del self._flights[call.base]
-            registers = _FRAME.unpack(self.guest.read(call.base - _FRAME_BELOW, _FRAME.size))[:6]
+            registers = FRAME.unpack(self.guest.read(call.base - FRAME_BELOW, FRAME.size))[:6]
             call.leave_to = (call.real, *registers)
             self._leave(call)
             return
@@ -232,20 +235,20 @@ class HeapCheck:
                 self._leave(call)
                 return
             value = call.encode(ended.value)
-            cpu.write(_R11, 0)
+            cpu.write(R11, 0)
             if value is not None:
-                cpu.write(_RAX, value)
+                cpu.write(RAX, value)
             return
-        for register, value in zip(_ARGUMENTS, arguments, strict=False):
+        for register, value in zip(ARGUMENTS, arguments, strict=False):
             cpu.write(register, value & 0xFFFF_FFFF_FFFF_FFFF)
-        rsp = call.base - _FRAME_BELOW
+        rsp = call.base - FRAME_BELOW
         if len(arguments) > 6:
             rest = arguments[6:]
             rsp -= (8 * len(rest) + 15) & ~15
             self.guest.write(rsp, struct.pack(f"<{len(rest)}Q", *rest))
-        cpu.write(_RSP, rsp)
-        cpu.write(_RAX, 0)  # the number of vector registers, where the function takes variable arguments
-        cpu.write(_R11, function)
+        cpu.write(RSP, rsp)
+        cpu.write(RAX, 0)  # the number of vector registers, where the function takes variable arguments
+        cpu.write(R11, function)
 
     def leave_to(self, *arguments: int) -> None:
         """When the handler ends, go on in the guest's own function as if the stub had not been there."""
@@ -258,11 +261,11 @@ class HeapCheck:
     def _leave(self, call: Call) -> None:
         cpu = self.guest.machine.cpu
         function, *arguments = call.leave_to
-        for register, value in zip(_ARGUMENTS, arguments, strict=False):
+        for register, value in zip(ARGUMENTS, arguments, strict=False):
             cpu.write(register, value)
-        cpu.write(_RSP, call.base + 8)
-        cpu.write(_RBP, call.bp)
-        cpu.write(_RIP, function)
+        cpu.write(RSP, call.base + 8)
+        cpu.write(RBP, call.bp)
+        cpu.write(RIP, function)
 
     def stack_words(self, count: int) -> tuple[int, ...]:
         """What lies behind the present call's return address: its seventh argument and on, as far as there are any."""
@@ -341,8 +344,8 @@ class HeapCheck:
 
     def trap_addresses(self) -> set[int]:
         """Where its traps are, those of forgotten modules included."""
-        stubs = [address for address, code in self._code.items() if code == _STUB]
-        return {address + offset for address in stubs for offset in (_AT_ENTRY, _AT_RETURN)}
+        stubs = [address for address, code in self._code.items() if code == STUB]
+        return {address + offset for address in stubs for offset in (AT_ENTRY, AT_RETURN)}
 
     def placed(self) -> Placed:
         """With ``capture``, all that another process needs to go on with the same guest memory."""

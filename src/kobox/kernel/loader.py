@@ -25,6 +25,7 @@ from kobox.kernel.env import Env, Interruptible, Result, Steps
 from kobox.kernel.exporters import ExporterList, ModuleExports
 from kobox.kernel.guest import Guest, View, errno_of, signed64
 from kobox.kernel.heapcheck_gate import HeapGate, Linked
+from kobox.kernel.kunit_gate import KunitGate
 from kobox.kernel.modules import module_views, state_of
 from kobox.kernel.watcher import Watcher
 from kobox.link import Finding, Layout, LoadView, LogLine, Refusal, Taint
@@ -109,6 +110,8 @@ class Loader:
         self.rules = rules_of(guest.image)
         self.heap: HeapGate | None = None
         """Sees what modules allocate and free; None: they get the kernel's own functions."""
+        self.kunit: KunitGate | None = None
+        """Runs the tests of modules on kernels that were built without KUnit."""
         self.coverage: CodeCoverage | None = None
         """Notes which code of modules runs."""
         self.comm = "insmod"
@@ -126,6 +129,8 @@ class Loader:
         """After a reset: only these lines were said, no module is known."""
         self._said_once = set(said_once)
         self.exporters.forget()
+        if self.kunit is not None:
+            self.kunit.forget()
         if self.watcher is not None:
             self.watcher.guest_was_reset()
 
@@ -438,7 +443,7 @@ class Loader:
         """Bind symbols, take references on the modules that export them, relocate, fit to the CPU."""
         guest, view = self.guest, load.view
         yield from self._wait_for_exporters(load)
-        exporters = self.exporters.all()
+        exporters: list[link.Exporter] = [*self.exporters.all(), *([self.kunit] if self.kunit is not None else [])]
         resolver = link.Resolver(view, exporters, self.rules, self.env.taints, load.taints)
         symbols = link.simplify(view, load.addresses, load.percpu, self._through_checker(load.name, resolver))
         load.symbols = symbols
@@ -455,6 +460,8 @@ class Loader:
                 yield from self._use(load.module, owner.view)
         if symbols.error:
             raise Errno(symbols.error, f"unknown symbols: {', '.join(symbols.unresolved)}")
+        if self.kunit is not None:
+            yield from self.kunit.check(view, symbols.bound)
         self._take_back_module(load)
         windows = load.layout.windows(view, load.memory)
         link.relocate(
@@ -844,6 +851,9 @@ class Loader:
         if result > 0:
             yield from self._suspicious(load, result)
         yield from self._notify(module, LIVE)
+        if self.kunit is not None:
+            served = any(exporter.export("kunit_run_tests") for exporter in self.exporters.all())
+            yield from self.kunit.run(load.view, load.addresses, served)
         add = guest.layouts.enum("kobject_action")["KOBJ_ADD"]
         yield (guest.symbol("kobject_uevent"), module.at("mkobj.kobj"), add)
         if not module["async_probe_requested"]:

@@ -49,7 +49,7 @@ _EINTR = 4
 _HEED, _GIVE_UP = 0.3, 3.0
 """Seconds in which an interrupted call should end by itself, and after which it is left behind."""
 _SPINNING = frozenset({"native_queued_spin_lock_slowpath", "queued_read_lock_slowpath", "queued_write_lock_slowpath"})
-_USER_SPACE = (1 << 47) - 4096
+USER_SPACE = (1 << 47) - 4096
 """End of user addresses with four-level paging."""
 _STACK_LIMIT, _STACK_LIMIT_AT = 8 << 20, 512
 """The usual limit of a process's stack, and where in the mailbox page the kernel reads it from."""
@@ -605,7 +605,7 @@ class Tasks:
     def _lay_out_address_space(self, mm: int) -> None:
         guest = self.guest
         self.state.mm = mm
-        guest.view("mm_struct", mm)["task_size"] = _USER_SPACE
+        guest.view("mm_struct", mm)["task_size"] = USER_SPACE
         limit = guest.machine.area.mailbox_addr + _STACK_LIMIT_AT
         guest.write(limit, struct.pack("<2Q", _STACK_LIMIT, (1 << 64) - 1))
         self._call(guest.symbol("arch_pick_mmap_layout"), mm, limit)

@@ -7,5 +7,6 @@ general readers do slowly or not at all. ``ModuleDebug`` is the door; the other 
 from __future__ import annotations
 
 from kobox.debug.dwarf.module import CodedLine, ModuleDebug, Place, Variable
+from kobox.debug.dwarf.structs import read_structs
 
-__all__ = ["CodedLine", "ModuleDebug", "Place", "Variable"]
+__all__ = ["CodedLine", "ModuleDebug", "Place", "Variable", "read_structs"]

@@ -242,6 +242,23 @@ class ModuleDebug:
                 return self._member_at(element, offset % size, f"{path}[{offset // size}]")
         return Member(path, self._type_name(kind), offset)
 
+    def top_entries(self) -> Iterator[Die]:
+        """Entries that belong to no other: types, functions, variables of each unit."""
+        with _Guarded(self.elf.name):
+            for unit in self._units:
+                yield from unit.children(unit.root)
+
+    def type_of(self, die: Die) -> Die | None:
+        """The type of a member or variable, behind typedefs and qualifiers; None where it has none."""
+        with _Guarded(self.elf.name):
+            kind = self._type(die.unit, die.attributes)
+            return self._bare(kind) if kind is not None else None
+
+    def size_of(self, kind: Die) -> int:
+        """The size of a type in bytes; 0 where the data does not say."""
+        with _Guarded(self.elf.name):
+            return self._size(kind)
+
     def _size(self, kind: Die) -> int:
         kind = self._bare(kind)
         size = kind.get(AT.BYTE_SIZE)
