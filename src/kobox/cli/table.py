@@ -14,6 +14,7 @@ COMMANDS: dict[str, Command] = {
     "run": Command("run", "boot a kernel, load a .ko with what it needs, show its log, unload it, report"),
     "build": Command("build", "compile modules from source for one or more kernels, with headers found or fetched"),
     "watch": Command("watch", "build, load and test a module on every change of its sources, in a warm kernel"),
+    "kunit": Command("kunit", "run the KUnit tests of modules, each file in a fresh kernel, and print KTAP"),
     "sweep": Command("sweep", "load and unload every module of a tree, each in a fresh kernel; what each registered"),
     "boot": Command("boot", "start a kernel that stays: a session, which other commands act on"),
     "ps": Command("ps", "list the sessions that run"),

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Generator
 from typing import Annotated
 
-from kobox.abi.c import CType, char_p, fn_p, gfp_t, int_, size_t, uint, void_p
+from kobox.abi.c import CType, char_p, fn_p, gfp_t, size_t, uint, void_p
 from kobox.abi.declare import ExportTable, Fidelity
 from kobox.kernel.guest import errno_of
 from kobox.kernel.kunit import ASSERTION, FAILURE, KUnit
@@ -228,7 +228,8 @@ def kunit_add_action(k: KUnit, test: void_p, action: fn_p, argument: void_p) -> 
 @resource_h.export(gpl=True)
 def kunit_add_action_or_reset(k: KUnit, test: void_p, action: fn_p, argument: void_p) -> _Int:
     """Memory for the resource is there, or the guest has run out of it altogether."""
-    return (yield from kunit_add_action(k, test, action, argument))
+    result: int = yield from kunit_add_action(k, test, action, argument)
+    return result
 
 
 @own.export()
@@ -271,7 +272,7 @@ def _find_action(k: KUnit, test: int, action: int, argument: int) -> int:
 def kunit_vm_mmap(
     k: KUnit, test: void_p, file: void_p, address: size_t, length: size_t, protection: size_t, flag: size_t
 ) -> _Pointer:
-    """Model: the seventh argument, the offset in a file, is read from the stack; what is mapped goes with its thread."""
+    """Model: what is mapped is no resource of the test, it goes with its thread. The offset is on the stack."""
     guest = k.guest
     offset = guest.read_uint(k.natives.frame + 16)
     if not guest.view("task_struct", guest.current)["mm"]:

@@ -26,6 +26,8 @@ SUCCESS, FAILURE, SKIPPED = range(3)
 """``enum kunit_status``, include/kunit/test.h."""
 ASSERTION = 0
 """``enum kunit_assert_type``, include/kunit/assert.h; the other one is an expectation."""
+_SPEEDS = {1: "very_slow", 2: "slow"}
+"""``enum kunit_speed``, include/kunit/attributes.h."""
 _ERR, _INFO = 3, 6
 _EINTR, _EFAULT, _ETIMEDOUT = 4, 14, 110
 _TAINT_TEST = 18
@@ -94,7 +96,8 @@ class KUnit:
         failed = (yield (start, suite)) & 0xFFFF_FFFF if start else 0
         if failed:
             layouts.set(suite, "kunit_suite.suite_init_err", failed)
-            yield from self.say(f"{_INDENT}# failed to initialize ({_signed32(failed)})", _ERR)
+            said = f"{_INDENT}# failed to initialize ({_signed32(failed)})"  # indented twice, as the kernel has it
+            yield from self.say(f"{_INDENT}# {name}: {said}", _ERR)
         else:
             yield from self._run_cases(suite, name)
         status = self.suite_status(suite)
@@ -107,6 +110,7 @@ class KUnit:
         yield from self.say(f"{_INDENT}# Subtest: {name}")
         if layouts.has("kunit_case.module_name") and cases:
             yield from self.say(f"{_INDENT}# module: {layouts.text(cases[0], 'kunit_case.module_name')}")
+        yield from self._say_speed(suite, "kunit_suite.attr.speed", f"{_INDENT}# speed")
         yield from self.say(f"{_INDENT}1..{len(cases)}")
         of_cases, of_all = _Counts(), _Counts()
         for number, case in enumerate(cases, 1):
@@ -152,6 +156,7 @@ class KUnit:
         else:
             yield from self._catch_errors(suite, case, test)
             counts.add(layouts.get(test, "kunit.status"))
+        yield from self._say_speed(case, "kunit_case.attr.speed", f"{_INDENT}# {name}.speed")
         yield from self._say_counts(counts, f"{_INDENT}# {name}")
         status = layouts.get(case, "kunit_case.status")
         yield from self.say(_INDENT + _result_line(status, number, name, layouts.text(test, "kunit.status_comment")))
@@ -403,6 +408,12 @@ class KUnit:
         """``kunit_err``."""
         name = self.layouts.text(test, "kunit.name")
         yield from self.say(f"{_INDENT}# {name}: {text}".removesuffix("\n"), _ERR)
+
+    def _say_speed(self, address: int, member: str, what: str) -> Steps:
+        """Of a test that its author marked as slow, where there is such a mark."""
+        speed = _SPEEDS.get(self.layouts.get(address, member)) if self.layouts.has(member) else None
+        if speed is not None:
+            yield from self.say(f"{what}: {speed}")
 
     def _say_counts(self, counts: _Counts, who: str) -> Steps:
         """Only where there is more than one."""

@@ -7,20 +7,22 @@ that brings it, wins. It exports to modules only; nobody can collide with its na
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from kobox.abi.declare import Declared
 from kobox.errors import Errno
 from kobox.kernel.env import Steps
 from kobox.kernel.guest import Guest
 from kobox.link import Export, LoadView
+from kobox.link.resolve import Resolution
 
 if TYPE_CHECKING:
     from kobox.kernel.kunit import KUnit
 
 _SUITES = (".kunit_test_suites", ".kunit_init_test_suites")
 _MARK = "kunit"
+_BARE = "no debug data, from which kobox's KUnit would know struct kunit"
 
 
 class KunitGate:
@@ -42,14 +44,13 @@ class KunitGate:
         declared = self._core.exported.get(name)
         return Export(name, self._core.natives.stub(name), declared.gpl) if declared is not None else None
 
-    def check(self, view: LoadView, bound: dict[str, Any]) -> Steps:
+    def check(self, view: LoadView, bound: Mapping[str, Resolution]) -> Steps:
         """A module has bound these symbols: refuse one that is not described, and say in the log who serves it."""
         names = [name for name, found in bound.items() if found.owner == self.name]
         if not names:
-            return
+            return  # without functions of KUnit there is nothing that its tests could have looked at
         if not view.find_any(".debug_info"):
-            why = "no debug data, from which kobox's KUnit would know struct kunit; build it without stripping"
-            raise Errno(errno.ENOENT, f"{view.mod_name}: {why}")
+            raise Errno(errno.ENOENT, f"{view.mod_name}: {_BARE}; build it without stripping")
         assert self._core is not None
         text = f"{view.mod_name}: this kernel is built without KUnit; kobox's own serves {len(names)} symbols"
         yield from self._core.env.printk(5, text)
@@ -62,6 +63,9 @@ class KunitGate:
             return
         if self._core is None:
             self._core = self._make()
+        if not view.find_any(".debug_info"):
+            yield from self._core.env.printk(4, f"{view.mod_name}: {_BARE}; its tests do not run")
+            return
         suites = b"".join(guest.read(addresses[number], view.sections[number].size) for number in found)
         yield from self._core.run_module(bytes(view.data), view.mod_name, suites)
 

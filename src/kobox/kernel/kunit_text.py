@@ -76,7 +76,9 @@ def memory(it: Asserted) -> str:
         if not it.values[f"{side}_value"]:
             return f"{INDENT}Expected {it.texts[f'{side}_text']} is not null, but is\n"
     left, right = (it.memory(it.values[f"{side}_value"], it.values["size"]) for side in ("left", "right"))
-    return _compared(it, "\n" + _hex(left, right), "\n" + _hex(right, left))
+    head = f"{INDENT}Expected {it.texts['left_text']} {it.texts['operation']} {it.texts['right_text']}, but"
+    sides = (("left", left, right), ("right", right, left))
+    return "\n".join([head, *(f"{_DEEPER}{it.texts[f'{side}_text']} ==\n{_hex(*data)}" for side, *data in sides)])
 
 
 def _hex(data: bytes, other: bytes) -> str:

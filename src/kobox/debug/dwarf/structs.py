@@ -22,13 +22,15 @@ def read_structs(debug: ModuleDebug, names: Collection[str]) -> dict[str, Struct
         size = die.get(AT.BYTE_SIZE)
         if die.tag != TAG.STRUCTURE_TYPE or not isinstance(size, int):
             continue
-        name = die.unit.text(die.get(AT.NAME))
+        name = die.unit.text(die.get(AT.NAME)) or ""
         if name in names and name not in found:
             found[name] = StructLayout(size, dict(_members(debug, die, 0, "", _DEEPEST)))
     return found
 
 
-def _members(debug: ModuleDebug, structure: Die, start: int, prefix: str, depth: int) -> Iterator[tuple[str, MemberPlace]]:
+def _members(
+    debug: ModuleDebug, structure: Die, start: int, prefix: str, depth: int
+) -> Iterator[tuple[str, MemberPlace]]:
     for child in structure.unit.children(structure):
         if child.tag != TAG.MEMBER:
             continue
