@@ -6,7 +6,7 @@ Reads files and nothing else: linking is ``link``'s, verifying a signature is ``
 
 from __future__ import annotations
 
-from kobox.ko.compression import MAX_SIZE, decompress, format_of
+from kobox.ko.compression import MAX_SIZE, compress, decompress, format_of
 from kobox.ko.exports import Export, Import
 from kobox.ko.modinfo import ModInfo, parse_modinfo
 from kobox.ko.module import KernelModule, ThisModule, module_name, parse_module, read_module
@@ -23,6 +23,7 @@ __all__ = [
     "Param",
     "SignatureTrailer",
     "ThisModule",
+    "compress",
     "decompress",
     "format_of",
     "module_name",

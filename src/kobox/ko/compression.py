@@ -18,6 +18,9 @@ MAX_SIZE: Final = 1 << 30
 _XZ_MEMORY: Final = 256 << 20
 """What one xz stream may allocate; ``xz -9`` needs 65 MiB. zstd's own default limit is a window of 128 MiB."""
 
+_XZ_DICTIONARY: Final = 1 << 20
+"""As ``xz --lzma2=dict=1MiB``, with which Debian and kbuild pack modules."""
+
 _STEP: Final = 1 << 10
 """Input unpacked at once. It bounds what a step can give: 256 of zstd's 128 KiB blocks, 1 MiB of gzip."""
 
@@ -60,6 +63,28 @@ def decompress(data: Buffer, file: str, limit: int = MAX_SIZE) -> Buffer:
             raise BadFile(file, kind.name, "unpacks to more than is allowed", expected=f"at most {limit:,} bytes")
         pieces.append(piece)
     return b"".join(pieces)
+
+
+def compress(data: Buffer, kind: str) -> bytes:
+    """``data`` in a format that ``format_of`` names, in a form that the kernel's own decompressors take.
+
+    The in-kernel xz knows CRC32 only and one dictionary size is what distributions use; gzip without name and time, so
+    that the same module gives the same file.
+    """
+    if kind == "xz":
+        import lzma
+
+        filters = [{"id": lzma.FILTER_LZMA2, "preset": lzma.PRESET_DEFAULT, "dict_size": _XZ_DICTIONARY}]
+        return lzma.compress(data, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=filters)
+    if kind == "gzip":
+        import gzip
+
+        return gzip.compress(data, 9, mtime=0)
+    if kind == "zstd":
+        import zstandard
+
+        return zstandard.ZstdCompressor(write_content_size=True).compress(data)
+    raise ValueError(f"no compression is called {kind!r}")
 
 
 def _format_of(data: Buffer) -> _Format | None:

@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kobox.sign.certfile import certificate_of, read_certificate
     from kobox.sign.keyrings import (
         BUILTIN,
         MACHINE,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from kobox.sign.policy import MARKER, Check, Line, Lockdown, Verdict, check, lockdown_line
 
 _HOME = {
+    "certfile": ("certificate_of", "read_certificate"),
     "keyrings": (
         "BUILTIN", "MACHINE", "PLATFORM", "SECONDARY", "Key", "Keyring", "Keyrings", "load_certificate_list",
         "load_key",
@@ -63,10 +65,12 @@ __all__ = [
     "Lockdown",
     "Registry",
     "Verdict",
+    "certificate_of",
     "check",
     "default_registry",
     "load_certificate_list",
     "load_key",
     "lockdown_line",
+    "read_certificate",
     "verify_signature",
 ]

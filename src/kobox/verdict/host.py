@@ -12,7 +12,7 @@ from typing import NamedTuple
 from kobox import sign
 from kobox.depot.systems import OpenSystem
 from kobox.depot.tree import ModuleTree
-from kobox.errors import BadFile, Errno
+from kobox.errors import Errno
 from kobox.image import Image
 from kobox.kernel import params
 from kobox.kernel.demands import KernelExports, keyrings_of, rules_of
@@ -21,7 +21,6 @@ from kobox.link import Rules
 _LOCKDOWN = {b"integrity": sign.Lockdown.INTEGRITY, b"confidentiality": sign.Lockdown.CONFIDENTIALITY}
 _NO_MITIGATION = {b"mitigations": b"off", b"spectre_v2": b"off", b"nospectre_v2": None}
 _CAP_SYS_MODULE = 16
-_PEM = b"-----BEGIN CERTIFICATE-----"
 
 
 class Policy(NamedTuple):
@@ -225,22 +224,6 @@ def _read(path: Path) -> str:
         return path.read_text(errors="replace").strip()
     except OSError:
         return ""
-
-
-def read_certificate(path: str) -> bytes:
-    """A certificate's DER bytes from a DER or PEM file."""
-    data = Path(path).read_bytes()
-    if data.startswith(_PEM):
-        import base64
-        import binascii
-
-        try:
-            return base64.b64decode(b"".join(data.partition(_PEM)[2].partition(b"-----END")[0].split()), validate=True)
-        except binascii.Error as error:
-            raise BadFile(path, "PEM", str(error)) from error
-    if data[:1] != b"\x30":
-        raise BadFile(path, "", "is no X.509 certificate, neither DER nor PEM")
-    return data
 
 
 def _objects(image: Image) -> Iterable[str]:

@@ -22,10 +22,10 @@ from kobox.ko import split_signature
 from kobox.link import Exports, LoadView, LogLine, Refusal, Taint
 from kobox.link.linked import AREA_SIZE, MODULE_AREA, PERCPU_BASE, read_exports
 from kobox.link.policy import find_symbol
+from kobox.sign import read_certificate
 from kobox.verdict.faults import FAULTS, READABLE, what_it_is
 from kobox.verdict.fixes import fix_of
 from kobox.verdict.gate_reasons import GATE_REASONS
-from kobox.verdict.host import read_certificate
 from kobox.verdict.linking import Lenient, Linking, limits
 from kobox.verdict.records import MODPROBE, STEPS, Needed, Reason, Subject, Verdict
 from kobox.verdict.settings import Linked, Outcome, parameters_of, try_settings

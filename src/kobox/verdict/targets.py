@@ -13,8 +13,9 @@ from kobox.depot.tree import ModuleTree
 from kobox.errors import BadFile, UsageError
 from kobox.image import Image, find_image, list_images, open_image
 from kobox.ko import read_module
+from kobox.sign import read_certificate
 from kobox.verdict.efi import firmware_certificates
-from kobox.verdict.host import Host, policy_of_boot, policy_of_live, policy_of_system, read_certificate
+from kobox.verdict.host import Host, policy_of_boot, policy_of_live, policy_of_system
 
 Progress = Callable[[str], None]
 

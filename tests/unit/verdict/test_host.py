@@ -14,9 +14,9 @@ from image_builders import RELEASE
 from kobox.depot.systems import open_system
 from kobox.errors import BadFile
 from kobox.image import Image
-from kobox.sign import Lockdown
+from kobox.sign import Lockdown, read_certificate
 from kobox.verdict.efi import certificates, firmware_certificates
-from kobox.verdict.host import Policy, policy_of_boot, policy_of_live, policy_of_system, read_certificate
+from kobox.verdict.host import Policy, policy_of_boot, policy_of_live, policy_of_system
 from signing import ec_identity, make_identity, signed
 from verdict_kernels import CONFIG, fitting, session, small_image, subject
 
