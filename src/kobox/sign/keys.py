@@ -86,6 +86,11 @@ class Algorithms:
 
         return cls(named("y"), named("m"), load)
 
+    @classmethod
+    def every(cls) -> Algorithms:
+        """All that are known here: for judging without a kernel."""
+        return cls(frozenset(_HASHLIB) | {"rsa", "ecdsa"}, frozenset())
+
     def has(self, name: str) -> bool:
         if name in self.built_in:
             return True

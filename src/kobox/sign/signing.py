@@ -41,7 +41,7 @@ class Signer(NamedTuple):
         if hash_name not in HASHES:
             raise UsageError(f"{hash_name}: no such hash algorithm", f"one of {', '.join(HASHES)}")
         try:
-            parsed = parse_certificate(certificate, Algorithms(), oids.default_registry())
+            parsed = parse_certificate(certificate, Algorithms.every(), oids.default_registry())
         except Errno as refused:
             raise BadFile(file, "", f"the kernel would not read this certificate: {refused}") from None
         if parsed.key.data != key.public_bits:

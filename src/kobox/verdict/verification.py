@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from kobox.errors import KoboxError
 from kobox.ko import decompress, split_signature
-from kobox.sign import Keyrings, verify_signature
+from kobox.sign import MACHINE, Algorithms, Keyrings, verify_signature
 from kobox.sign import Verdict as Judgement
 from kobox.verdict.signature import signer_of
 
@@ -35,14 +35,8 @@ class KeysAlone:
     """No kernel: certificates, each trusted, every algorithm known."""
 
     def __init__(self, certificates: Sequence[bytes]) -> None:
-        from kobox.sign import MACHINE, Algorithms
-
         self.label = "the given keys"
-        everything = Algorithms(Algorithms().built_in | Algorithms().modular | _MORE, frozenset())
-        self.rings = Keyrings(algorithms=everything).with_keys(MACHINE, certificates)
-
-
-_MORE = frozenset({"ecdsa", "sha3-256", "sha3-384", "sha3-512", "sm3"})
+        self.rings = Keyrings(algorithms=Algorithms.every()).with_keys(MACHINE, certificates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +169,7 @@ def text_lines(one: Verification, details: bool = False) -> Iterator[str]:
         yield f"{one.file}: verified on {one.kernel} by '{one.key}' of {one.ring}"
     else:
         name = errno.errorcode.get(one.number, str(one.number))
-        text = "not signed" if one.number == errno.ENODATA else f"{_WORDS.get(one.number, one.why)} ({name})"
+        text = "it is not signed" if one.number == errno.ENODATA else f"{_WORDS.get(one.number, one.why)} ({name})"
         yield f"{one.file}: not verified on {one.kernel}: {text}"
         if one.number != errno.ENODATA and one.why:
             yield f"  {one.why}"
@@ -196,7 +190,7 @@ def _signer_lines(signed: Signed | None) -> Iterator[str]:
 
 def _ring_lines(one: Verification) -> Iterator[str]:
     for ring in one.asked:
-        yield f"  asked {ring.name}: {'no key' if not ring.keys else ''}".rstrip()
+        yield f"  asked {ring.name}:" + ("" if ring.keys else " no key")
         for description, home in ring.keys:
             yield f"    '{description}'" + (f" ({home})" if home != ring.name else "")
 
