@@ -36,7 +36,7 @@ class KeysAlone:
 
     def __init__(self, certificates: Sequence[bytes]) -> None:
         self.label = "the given keys"
-        self.rings = Keyrings(algorithms=Algorithms.every()).with_keys(MACHINE, certificates)
+        self.rings = Keyrings(platform=None, algorithms=Algorithms.every()).with_keys(MACHINE, certificates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ def text_lines(one: Verification, details: bool = False) -> Iterator[str]:
         name = errno.errorcode.get(one.number, str(one.number))
         text = "it is not signed" if one.number == errno.ENODATA else f"{_WORDS.get(one.number, one.why)} ({name})"
         yield f"{one.file}: not verified on {one.kernel}: {text}"
-        if one.number != errno.ENODATA and one.why:
+        if one.number not in (errno.ENODATA, errno.ENOKEY) and one.why:
             yield f"  {one.why}"
     if details or not one.verified:
         yield from _signer_lines(one.signed)
