@@ -16,7 +16,7 @@ RANKS = {
     "elf": 1, "machine": 1, "fuse": 1,
     "ko": 2,
     "link": 3, "sign": 3, "image": 3, "depot": 3,
-    "kernel": 4,
+    "kernel": 4, "efi": 4,
     "kapi": 5, "bringup": 5, "devices": 5, "debug": 5, "net": 5, "dmesg": 5,
     "bare": 6,
     "box": 6, "runner": 6,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 
-from kobox.bringup import acpi, smbios
+from kobox.bringup import acpi, efi, smbios
 from kobox.machine.cpu_model import Board
 from kobox.machine.memory import PAGE_SIZE, PhysicalMemory
 from kobox.machine.pc import APIC_BASE, IOAPIC_BASE
@@ -23,14 +23,25 @@ _PROTOCOL_VERSION = 0x20F
 _SETUP_RNG_SEED = 9
 
 
-def place(memory: PhysicalMemory, ram_size: int, command_line: str, board: Board, seed: int | None = None) -> None:
+def place(
+    memory: PhysicalMemory,
+    ram_size: int,
+    command_line: str,
+    board: Board,
+    seed: int | None = None,
+    secure_boot: int | None = None,
+) -> None:
     """Store everything; ``ram_size`` is what the memory map tells the kernel it has, ``seed`` what its random numbers
-    begin with (None: nothing is handed over)."""
+    begin with (None: nothing is handed over). ``secure_boot`` is what the EFI stub found (None: no UEFI)."""
     text = command_line.encode() + b"\0"
     if len(text) > PAGE_SIZE // 2:
         raise ValueError(f"kernel command line of {len(text)} bytes, at most {PAGE_SIZE // 2}")
     memory.write(_COMMAND_LINE_ADDR, text)
-    memory.write(PARAMS_ADDR, _parameters(ram_size, _SETUP_DATA_ADDR if seed is not None else 0))
+    parameters = bytearray(_parameters(ram_size, _SETUP_DATA_ADDR if seed is not None else 0, secure_boot is not None))
+    if secure_boot is not None:
+        parameters[0x1C0:0x1E0] = efi.place(memory, efi.memory_map(_LOW_END, _HIGH_START, ram_size))
+        parameters[0x1EC] = secure_boot
+    memory.write(PARAMS_ADDR, bytes(parameters))
     if seed is not None:
         data = hashlib.sha256(f"kobox seed {seed}".encode()).digest()
         memory.write(_SETUP_DATA_ADDR, struct.pack("<QII", 0, _SETUP_RNG_SEED, len(data)) + data)
@@ -38,11 +49,11 @@ def place(memory: PhysicalMemory, ram_size: int, command_line: str, board: Board
     memory.write(smbios.ENTRY_POINT_ADDR, smbios.tables(smbios.ENTRY_POINT_ADDR, board))
 
 
-def _parameters(ram_size: int, setup_data: int) -> bytes:
+def _parameters(ram_size: int, setup_data: int, has_efi: bool) -> bytes:
     page = bytearray(PAGE_SIZE)
     struct.pack_into("<Q", page, 0x70, acpi.ROOT_POINTER_ADDR)
     memory_map = [
-        (0, _LOW_END, _USABLE),
+        *_low_memory(has_efi),
         (acpi.ROOT_POINTER_ADDR, _HIGH_START - acpi.ROOT_POINTER_ADDR, _RESERVED),
         (_HIGH_START, ram_size - _HIGH_START, _USABLE),
         (ECAM_BASE, ECAM_SIZE, _RESERVED),
@@ -57,3 +68,9 @@ def _parameters(ram_size: int, setup_data: int) -> bytes:
     struct.pack_into("<I", page, 0x238, PAGE_SIZE // 2)
     struct.pack_into("<Q", page, 0x250, setup_data)
     return bytes(page)
+
+
+def _low_memory(has_efi: bool) -> list[tuple[int, int, int]]:
+    if not has_efi:
+        return [(0, _LOW_END, _USABLE)]
+    return [(0, efi.START, _USABLE), (efi.START, efi.END - efi.START, _RESERVED), (efi.END, _LOW_END - efi.END, _USABLE)]

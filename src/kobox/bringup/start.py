@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from kobox.bringup import firmware
+from kobox.bringup.efi import RuntimeServices, secure_boot_mode
 from kobox.bringup.initcalls import InitcallWatch
 from kobox.errors import GuestError
 from kobox.image import Image
@@ -64,6 +65,8 @@ class BootOptions(NamedTuple):
     seed: int | None = None
     """What would be random or the host's (seed of the kernel's random numbers, date, end of long runs) follows from
     it."""
+    variables: Sequence[Sequence[Any]] | None = None
+    """Firmware variables (``efi.variables.rows``) of a machine with UEFI; None: a machine with a BIOS."""
 
 
 @dataclass(slots=True)
@@ -74,6 +77,8 @@ class Booted:
     log: Log
     dispatcher: Dispatcher
     sites: list[tuple[int, int, str]]
+    firmware: RuntimeServices | None = None
+    """The runtime services of a machine with UEFI."""
     report: dict[str, Any] = field(default_factory=dict)
     """What the boot did: results of the initcalls, what was adopted."""
 
@@ -98,7 +103,8 @@ def assemble(image: Image, options: BootOptions) -> Booted:
     machine.pages.linear_base = image.read_int(image.symbols["page_offset_base"], 8)
     machine.pages.linear_end = machine.pages.linear_base + options.ram_size
     machine.pages.stable = (image.layout.phys_base, image.layout.phys_base + image.layout.flat_size)
-    return Booted(guest, Log(guest), Dispatcher(guest), [])
+    services = RuntimeServices(guest, options.variables) if options.variables is not None else None
+    return Booted(guest, Log(guest), Dispatcher(guest), [], services)
 
 
 def boot(image: Image, options: BootOptions, progress: Progress = lambda text: None) -> Booted:
@@ -110,7 +116,12 @@ def boot(image: Image, options: BootOptions, progress: Progress = lambda text: N
     progress("loading the kernel")
     with open(image.flat_path, "rb", buffering=0) as flat:
         flat.readinto(machine.memory.bytes[image.layout.phys_base : image.layout.phys_base + image.layout.flat_size])
-    firmware.place(machine.memory, options.ram_size, options.command_line, guest.pc.model.board, options.seed)
+    services = booted.firmware
+    secure_boot = secure_boot_mode(services.variables) if services is not None else None
+    board = guest.pc.model.board
+    firmware.place(machine.memory, options.ram_size, options.command_line, board, options.seed, secure_boot)
+    if services is not None:
+        services.place_code()
     _prepare_page_tables(guest)
     booted.sites = find_all_sites(guest)
     install_sites(booted, patch=True)
