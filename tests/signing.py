@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from kobox.sign import MACHINE, MARKER, Algorithms, Keyrings
 from kobox.sign.oids import HASHES, encoded
@@ -107,6 +109,13 @@ def ec_identity(name: str = "ec key") -> Identity:
     return make_identity(name)
 
 
+@cache
+def kept_identity(name: str) -> Identity:
+    """A key that is the same each time (``tests/data/keys``), for kernels whose boot is kept in the cache."""
+    data = (Path(__file__).parent / f"data/keys/{name}.pem").read_bytes()
+    return Identity(load_pem_private_key(data, None), x509.load_pem_x509_certificate(data))
+
+
 def signer_info(
     identity: Identity,
     body: bytes,
@@ -174,3 +183,8 @@ def signed(body: bytes, identity: Identity, **fields: Any) -> bytes:
 def trusting(*identities: Identity, ring: str = MACHINE) -> Keyrings:
     rings = Keyrings(algorithms=EVERYTHING)
     return rings.with_keys(ring, [identity.data for identity in identities])
+
+
+def tbs_digest(identity: Identity) -> bytes:
+    """What a blacklist names a certificate by: SHA-256 of its signed part."""
+    return hashlib.sha256(identity.certificate.tbs_certificate_bytes).digest()

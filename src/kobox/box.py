@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from kobox.kernel.heapcheck import HeapCheck
     from kobox.kernel.heapcheck_gate import HeapMark
     from kobox.kernel.helpers import HelperCall
+    from kobox.kernel.keyrings import Ring
     from kobox.kernel.kunit import KUnit
     from kobox.kernel.modprobe import Modprobe
     from kobox.kernel.subsystem import Operation
@@ -88,6 +89,7 @@ def boot(
     check_memory: bool = True,
     root: str | os.PathLike[str] | None = None,
     autoload: bool = True,
+    variables: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Kernel | BareKernel:
     """A running kernel.
@@ -99,7 +101,8 @@ def boot(
     or the image's own ``load_module`` as a second opinion. ``comm`` names the tasks that work for Python.
     ``check_memory``: what modules loaded by kobox allocate and free is checked (see docs/memory.md). ``root`` is the
     system whose modules and modprobe.d answer the kernel's requests for modules, and ``Kernel.modprobe``; without it
-    the image's own modules do. Not ``autoload``: such requests find no modprobe.
+    the image's own modules do. Not ``autoload``: such requests find no modprobe. ``variables`` is a directory of
+    firmware variables (see docs/secure-boot.md): the machine then has UEFI, and what the guest sets is kept there.
     """
     if loader not in LOADERS:
         raise UsageError(f"no loader {loader!r}", hint=f"one of {', '.join(LOADERS)}")
@@ -107,6 +110,8 @@ def boot(
     if wanted == BARE:
         if root is not None:
             raise UsageError("the bare kernel asks for no modules", hint="a root is for an image")
+        if variables is not None:
+            raise UsageError("the bare kernel has no firmware", hint="variables are for an image")
         return _boot_bare(loader, append, comm, cpu)
     from kobox.bringup.snapshot import boot_cached
     from kobox.bringup.start import RAM_SIZE, BootOptions
@@ -114,12 +119,19 @@ def boot(
 
     tell = progress or (lambda text: None)
     opened = open_image(wanted, progress=tell)
-    options = BootOptions(append, cpu, memory or RAM_SIZE, seed)
+    listed = None
+    if variables is not None:
+        from kobox.efi import variables as store
+
+        listed = list(store.rows(store.load(variables)))
+    options = BootOptions(append, cpu, memory or RAM_SIZE, seed, listed)
     if root is not None:
         from kobox.kernel.module_source import check_root
 
         root = check_root(os.fspath(root), opened.release)
     booted = boot_cached(opened, options, Cache(), tell)
+    if booted.firmware is not None and variables is not None:
+        booted.firmware.keep_in(os.fspath(variables))
     return Kernel(opened, booted, loader, comm, check_memory, options, root=root, autoload=autoload, progress=tell)
 
 
@@ -317,6 +329,8 @@ class Kernel(KernelFace):
         self._pristine.reset()
         self.modules_room.forget(self._marks.said_once)
         self._heap.restore(self._marks.heap)
+        if self.booted.firmware is not None:
+            self.booted.firmware.restore()
         if self._modprobe is not None:
             self._modprobe.forget(self._marks.autoloads)
 
@@ -694,6 +708,11 @@ class Kernel(KernelFace):
     def follow_log(self) -> Callable[[bool], list[LogRecord]]:
         """See ``Log.follow``."""
         return self.booted.log.follow()
+
+    @property
+    def keyrings(self) -> list[Ring]:
+        """Whom the kernel trusts now: its rings in the order in which they are asked, read from its memory."""
+        return self.modules_room.loader.keyrings.all()
 
     @property
     def dead(self) -> str:

@@ -2,18 +2,19 @@
 
 The kernel comes from its EFI stub with boot services gone: what it finds is laid into low memory (``place``), the
 services are guest code of twelve bytes that leads into a trap. So ``efi_init``, ``load_uefi_certs``, lockdown by Secure
-Boot and efivarfs are the kernel's own. Follows the UEFI specification 2.10 (4.3, 8) and Documentation/x86/zero-page.rst.
+Boot and efivarfs are the kernel's own. Follows the UEFI specification 2.10 (4.3, 8) and the kernel's zero-page.rst.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
 from kobox.bringup import acpi, smbios
-from kobox.efi.variables import SECURE_BOOT, SETUP_MODE, Attribute, Key, Variables, from_rows, shim
+from kobox.efi.siglist import SHIM
+from kobox.efi.variables import SECURE_BOOT, SETUP_MODE, Attribute, Key, Variables, from_rows, keep, shim
 from kobox.errors import GuestError
 from kobox.machine.memory import PAGE_SIZE, PhysicalMemory
 from kobox.machine.unicorn_abi import REG
@@ -31,6 +32,7 @@ _RESERVED_TYPE, _LOADER_DATA, _BOOT_DATA, _CODE_TYPE, _DATA_TYPE, _CONVENTIONAL 
 _WRITE_BACK, _AT_RUNTIME = 8, 1 << 63
 _ACPI_20 = UUID("8868e871-e4f1-11d3-bc22-0080c73c8881")
 _SMBIOS = UUID("eb9d2d31-2d88-11d3-9a16-0090273fc14d")
+_MOK_VARIABLES = UUID("c451ed2b-9694-45d3-baba-ed9f8988a389")
 _REVISION = 2 << 16 | 70
 
 _ERROR = 1 << 63
@@ -71,7 +73,27 @@ class Region(NamedTuple):
     attributes: int = _WRITE_BACK
 
 
-def memory_map(low_end: int, high_start: int, ram_size: int) -> list[Region]:
+def mok_table(variables: Variables) -> bytes:
+    """The table in which shim hands over its lists, whole pages: name, size and value of each, then an empty entry.
+    Kernels believe it rather than variables, and only it makes them trust owners' keys for modules."""
+    table = b"".join(
+        _MOK_ENTRY.pack(key.name.encode("latin-1", "replace"), len(one.value)) + one.value
+        for key, one in sorted(variables.items())
+        if key.guid == SHIM and key.name in _HANDED_OVER
+    )
+    table += _MOK_ENTRY.pack(b"", 0)
+    return table.ljust(-(-len(table) // PAGE_SIZE) * PAGE_SIZE, b"\0")
+
+
+_MOK_ENTRY = struct.Struct("<256sQ")
+_HANDED_OVER = frozenset({
+    "MokListRT", "MokListXRT", "MokSBStateRT", "MokIgnoreDB", "SbatLevelRT", "MokListTrustedRT", "MokPolicyRT",
+})  # fmt: skip
+
+
+def memory_map(low_end: int, high_start: int, ram_size: int, reserved: int) -> list[Region]:
+    """``reserved`` bytes at the end of memory hold the table of shim's lists."""
+    top = ram_size - reserved
     return [
         Region(0, START, _CONVENTIONAL),
         Region(_TABLES, _CODE, _DATA_TYPE, _WRITE_BACK | _AT_RUNTIME),
@@ -79,16 +101,23 @@ def memory_map(low_end: int, high_start: int, ram_size: int) -> list[Region]:
         Region(_MAP, END, _RESERVED_TYPE),
         Region(END, low_end, _CONVENTIONAL),
         Region(acpi.ROOT_POINTER_ADDR & ~(PAGE_SIZE - 1), high_start, _RESERVED_TYPE),
-        Region(high_start, ram_size, _CONVENTIONAL),
+        Region(high_start, top, _CONVENTIONAL),
+        Region(top, ram_size, _DATA_TYPE, _WRITE_BACK | _AT_RUNTIME),
     ]
 
 
-def place(memory: PhysicalMemory, regions: Iterable[Region]) -> bytes:
-    """Lay the tables and the map into memory; the value is ``efi_info`` of the boot parameters."""
+def place(memory: PhysicalMemory, regions: Sequence[Region], mok: bytes) -> bytes:
+    """Lay the tables and the map into memory, shim's lists into the last region; the value is ``efi_info`` of the boot
+    parameters."""
+    memory.write(regions[-1].start, mok)
     runtime = _TABLES + 0x100
     tables = _TABLES + 0x200
     vendor = _TABLES + 0x300
-    configuration = ((_ACPI_20, acpi.ROOT_POINTER_ADDR), (_SMBIOS, smbios.ENTRY_POINT_ADDR))
+    configuration = (
+        (_ACPI_20, acpi.ROOT_POINTER_ADDR),
+        (_SMBIOS, smbios.ENTRY_POINT_ADDR),
+        (_MOK_VARIABLES, regions[-1].start),
+    )
     memory.write(
         _TABLES,
         _HEADER.pack(b"IBI SYST", _REVISION, 0x78, 0, 0)
@@ -111,25 +140,36 @@ class RuntimeServices:
 
     def __init__(self, guest: Guest, rows: object) -> None:
         self._guest = guest
+        self._rows = rows
         self.variables = from_rows(rows)
-        self.changed = False
-        """The guest has set a variable since the boot."""
+        self._folder = ""
         area = guest.machine.area
         self._stubs = [area.stub(f"EFI {name}", self._handler(name)) for name in _SERVICES]
 
+    def keep_in(self, folder: str) -> None:
+        """From now on what the guest sets is kept in this directory, as flash memory would."""
+        self._folder = folder
+
+    def restore(self) -> None:
+        """After a reset: the variables of the boot again."""
+        self.variables = from_rows(self._rows)
+
     def place_code(self) -> None:
         """``movabs rax, stub; jmp rax`` for each service, where the table says that it is."""
-        code = b"".join((b"\x48\xb8" + struct.pack("<Q", stub) + b"\xff\xe0").ljust(16, b"\xcc") for stub in self._stubs)
+        code = b"".join(
+            (b"\x48\xb8" + struct.pack("<Q", stub) + b"\xff\xe0").ljust(16, b"\xcc") for stub in self._stubs
+        )
         self._guest.machine.memory.write(_CODE, code)
 
     def _handler(self, name: str) -> Callable[[], None]:
-        serve = {
-            "SetVirtualAddressMap": lambda *_: SUCCESS,
+        services: dict[str, Callable[[int, int, int, int, int], int]] = {
+            "SetVirtualAddressMap": self._map,
             "GetVariable": self._get,
             "GetNextVariableName": self._next,
             "SetVariable": self._set,
             "QueryVariableInfo": self._info,
-        }.get(name, lambda *_: UNSUPPORTED)
+        }
+        serve = services.get(name, self._lack)
 
         def handle() -> None:
             guest = self._guest
@@ -141,6 +181,12 @@ class RuntimeServices:
             guest.machine.cpu.write(REG["rax"], status)
 
         return handle
+
+    def _map(self, *_: int) -> int:
+        return SUCCESS  # the code does not care where it runs
+
+    def _lack(self, *_: int) -> int:
+        return UNSUPPORTED
 
     def _get(self, name: int, guid: int, attributes: int, size: int, rsp: int) -> int:
         guest = self._guest
@@ -196,7 +242,8 @@ class RuntimeServices:
         if found is None and not value:
             return NOT_FOUND
         self.variables.store(key, value, wanted & ~Attribute.APPEND_WRITE)
-        self.changed = True
+        if self._folder:
+            keep(self._folder, key, self.variables.get(key))
         return SUCCESS
 
     def _info(self, attributes: int, storage: int, remaining: int, largest: int, _: int) -> int:

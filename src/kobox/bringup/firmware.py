@@ -10,6 +10,7 @@ import hashlib
 import struct
 
 from kobox.bringup import acpi, efi, smbios
+from kobox.efi.variables import Variables
 from kobox.machine.cpu_model import Board
 from kobox.machine.memory import PAGE_SIZE, PhysicalMemory
 from kobox.machine.pc import APIC_BASE, IOAPIC_BASE
@@ -29,18 +30,20 @@ def place(
     command_line: str,
     board: Board,
     seed: int | None = None,
-    secure_boot: int | None = None,
+    variables: Variables | None = None,
 ) -> None:
     """Store everything; ``ram_size`` is what the memory map tells the kernel it has, ``seed`` what its random numbers
-    begin with (None: nothing is handed over). ``secure_boot`` is what the EFI stub found (None: no UEFI)."""
+    begin with (None: nothing is handed over). ``variables`` are those of a machine with UEFI (None: it has a BIOS)."""
     text = command_line.encode() + b"\0"
     if len(text) > PAGE_SIZE // 2:
         raise ValueError(f"kernel command line of {len(text)} bytes, at most {PAGE_SIZE // 2}")
     memory.write(_COMMAND_LINE_ADDR, text)
-    parameters = bytearray(_parameters(ram_size, _SETUP_DATA_ADDR if seed is not None else 0, secure_boot is not None))
-    if secure_boot is not None:
-        parameters[0x1C0:0x1E0] = efi.place(memory, efi.memory_map(_LOW_END, _HIGH_START, ram_size))
-        parameters[0x1EC] = secure_boot
+    mok = efi.mok_table(variables) if variables is not None else b""
+    setup_data = _SETUP_DATA_ADDR if seed is not None else 0
+    parameters = bytearray(_parameters(ram_size - len(mok), setup_data, variables is not None))
+    if variables is not None:
+        parameters[0x1C0:0x1E0] = efi.place(memory, efi.memory_map(_LOW_END, _HIGH_START, ram_size, len(mok)), mok)
+        parameters[0x1EC] = efi.secure_boot_mode(variables)
     memory.write(PARAMS_ADDR, bytes(parameters))
     if seed is not None:
         data = hashlib.sha256(f"kobox seed {seed}".encode()).digest()
@@ -73,4 +76,8 @@ def _parameters(ram_size: int, setup_data: int, has_efi: bool) -> bytes:
 def _low_memory(has_efi: bool) -> list[tuple[int, int, int]]:
     if not has_efi:
         return [(0, _LOW_END, _USABLE)]
-    return [(0, efi.START, _USABLE), (efi.START, efi.END - efi.START, _RESERVED), (efi.END, _LOW_END - efi.END, _USABLE)]
+    return [
+        (0, efi.START, _USABLE),
+        (efi.START, efi.END - efi.START, _RESERVED),
+        (efi.END, _LOW_END - efi.END, _USABLE),
+    ]

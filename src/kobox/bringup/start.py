@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from kobox.bringup import firmware
-from kobox.bringup.efi import RuntimeServices, secure_boot_mode
+from kobox.bringup.efi import RuntimeServices
 from kobox.bringup.initcalls import InitcallWatch
 from kobox.errors import GuestError
 from kobox.image import Image
@@ -117,9 +117,9 @@ def boot(image: Image, options: BootOptions, progress: Progress = lambda text: N
     with open(image.flat_path, "rb", buffering=0) as flat:
         flat.readinto(machine.memory.bytes[image.layout.phys_base : image.layout.phys_base + image.layout.flat_size])
     services = booted.firmware
-    secure_boot = secure_boot_mode(services.variables) if services is not None else None
+    variables = services.variables if services is not None else None
     board = guest.pc.model.board
-    firmware.place(machine.memory, options.ram_size, options.command_line, board, options.seed, secure_boot)
+    firmware.place(machine.memory, options.ram_size, options.command_line, board, options.seed, variables)
     if services is not None:
         services.place_code()
     _prepare_page_tables(guest)

@@ -112,10 +112,23 @@ def save(folder: str | os.PathLike[str], variables: Mapping[Key, Variable]) -> N
         if path.name not in wanted and _FILE.fullmatch(path.name):
             path.unlink()
     for name, variable in wanted.items():
-        data = int(variable.attributes).to_bytes(_ATTRIBUTES_SIZE, "little") + variable.value
+        data = _file(variable)
         path = place / name
         if not path.is_file() or path.read_bytes() != data:
             _replace(path, data)
+
+
+def keep(folder: str | os.PathLike[str], key: Key, variable: Variable | None) -> None:
+    """Write one variable to the directory, or remove it (None); the others are left alone."""
+    path = Path(folder) / str(key)
+    if variable is None:
+        path.unlink(missing_ok=True)
+    else:
+        _replace(path, _file(variable))
+
+
+def _file(variable: Variable) -> bytes:
+    return int(variable.attributes).to_bytes(_ATTRIBUTES_SIZE, "little") + variable.value
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -25,6 +25,7 @@ from kobox.kernel.env import Env, Interruptible, Result, Steps
 from kobox.kernel.exporters import ExporterList, ModuleExports
 from kobox.kernel.guest import Guest, View, errno_of, signed64
 from kobox.kernel.heapcheck_gate import HeapGate, Linked
+from kobox.kernel.keyrings import GuestKeyrings
 from kobox.kernel.kunit_gate import KunitGate
 from kobox.kernel.modules import module_views, state_of
 from kobox.kernel.watcher import Watcher
@@ -116,7 +117,8 @@ class Loader:
         """Notes which code of modules runs."""
         self.comm = "insmod"
         self._cpu: link.Cpu | None = None
-        self._keyrings: sign.Keyrings | None = None
+        self._built: sign.Keyrings | None = None
+        self.keyrings = GuestKeyrings(guest)
         self._said_once: set[str] = set()
         self.watcher: Watcher | None = None
 
@@ -1022,10 +1024,13 @@ class Loader:
         return sign.Lockdown.INTEGRITY if level >= reasons["LOCKDOWN_INTEGRITY_MAX"] else sign.Lockdown.NONE
 
     def _verify(self, data: bytes | memoryview) -> sign.Verdict:
-        """Against the keys that the image was built to trust, read when the first signed module asks."""
-        if self._keyrings is None:
-            self._keyrings = keyrings_of(self.guest.image)
-        return sign.verify_signature(data, self._keyrings)
+        return sign.verify_signature(data, self.trusted())
+
+    def trusted(self) -> sign.Keyrings:
+        """The keys that the kernel trusts now, as its own rings hold them."""
+        if self._built is None:
+            self._built = keyrings_of(self.guest.image)
+        return self.keyrings.trusted(self._built)
 
 
 class _ParameterEnvironment:

@@ -16,23 +16,26 @@ from typing import NamedTuple
 from kobox.errors import Errno
 from kobox.sign import oids
 from kobox.sign.keys import Algorithms, PublicKey
-from kobox.sign.x509 import Certificate, parse_certificate
+from kobox.sign.x509 import parse_certificate
 
-BUILTIN, SECONDARY, MACHINE, PLATFORM = (
+BUILTIN, SECONDARY, MACHINE, PLATFORM, BLACKLIST = (
     ".builtin_trusted_keys",
     ".secondary_trusted_keys",
     ".machine",
     ".platform",
+    ".blacklist",
 )
 
 
 class Key(NamedTuple):
-    """A trusted certificate's key, in the ring of that name."""
+    """A trusted certificate's key, in the ring of that name. ``identity`` and ``skid`` are what signatures name it by
+    (see ``x509.Certificate``)."""
 
     ring: str
     description: str
     public: PublicKey
-    certificate: Certificate
+    identity: bytes
+    skid: bytes | None
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,9 @@ class Keyring:
     def _by_id(self) -> dict[bytes, Key]:
         found: dict[bytes, Key] = {}
         for key in self.keys:
-            found.setdefault(key.certificate.identity, key)
-            if key.certificate.skid is not None:
-                found.setdefault(key.certificate.skid, key)
+            found.setdefault(key.identity, key)
+            if key.skid is not None:
+                found.setdefault(key.skid, key)
         return found
 
     def find(self, identity: bytes | None, skid: bytes | None) -> Key | None:
@@ -59,7 +62,7 @@ class Keyring:
         if not wanted:
             raise Errno(errno.EINVAL, "an empty key identifier")
         key = self._by_id.get(wanted)
-        if key is not None and identity is not None and skid is not None and key.certificate.skid != skid:
+        if key is not None and identity is not None and skid is not None and key.skid != skid:
             raise Errno(errno.EKEYREJECTED, f"{key.description}: its key identifier is another")
         return key
 
@@ -126,7 +129,7 @@ def load_key(
     certificate = parse_certificate(data, algorithms, registry, is_banned, log)
     if certificate.blacklisted:
         raise Errno(errno.EKEYREJECTED, f"{certificate.subject} is blacklisted")
-    return Key(ring, certificate.description, certificate.key, certificate)
+    return Key(ring, certificate.description, certificate.key, certificate.identity, certificate.skid)
 
 
 def load_certificate_list(

@@ -36,6 +36,7 @@ from signing import (
     rsa_identity,
     signed,
     signer_info,
+    tbs_digest,
     trailer,
     trusting,
 )
@@ -150,8 +151,7 @@ def test_a_carried_certificate_checks_the_signature_even_if_nobody_trusts_it() -
 def test_a_carried_certificate_that_is_banned_rejects() -> None:
     leaf = ec_identity("leaf")
     data = with_certificates(leaf, leaf)
-    (key,) = trusting(leaf).machine
-    banned = replace(NOBODY, banned=frozenset({f"tbs:{(key.certificate.tbs_digest or b'').hex()}"}))
+    banned = replace(NOBODY, banned=frozenset({f"tbs:{tbs_digest(leaf).hex()}"}))
     verdict = verify_signature(data, banned)
     assert verdict.number == errno.EKEYREJECTED
     assert verdict.lines[0].text.startswith("X.509: Cert ")
