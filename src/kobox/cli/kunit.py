@@ -26,12 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from kobox.cli.progress import teller
+    from kobox.cli.progress import Progress
     from kobox.kunit import run_tests
 
-    report = run_tests(
-        args.files, image=args.image, root=args.root, append=args.append, progress=teller("kobox kunit")
-    )  # fmt: skip
+    with Progress() as progress:
+        report = run_tests(args.files, image=args.image, root=args.root, append=args.append, progress=progress)
     if args.json:
         print(json.dumps(report.as_data(), indent=1))
     else:

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.disk is None:
         return _list(args.json)
-    from kobox.cli.progress import teller
+    from kobox.cli.progress import Progress
     from kobox.errors import UsageError
     from kobox.mount.mounts import check_folder
     from kobox.mount.options import MountPlan, split_options
@@ -61,17 +61,19 @@ def run(args: argparse.Namespace) -> int:
         return _serve(plan, args.json)
     from kobox.mount.launch import launch
 
-    about = launch(plan, args.log and os.path.abspath(args.log), teller("kobox mount"))
+    with Progress() as progress:
+        about = launch(plan, args.log and os.path.abspath(args.log), progress)
     if args.json:
         print(json.dumps(about, indent=1))
     return 0
 
 
 def _serve(plan: MountPlan, as_json: bool) -> int:
-    from kobox.cli.progress import teller
+    from kobox.cli.progress import Progress
     from kobox.mount.serving import serve
 
     def ready(about: MountedImage) -> None:
+        progress.rest()
         text = (
             json.dumps(about.as_data(), indent=1) if as_json else f"{about.image} on {about.folder} type {about.type}"
         )
@@ -80,7 +82,8 @@ def _serve(plan: MountPlan, as_json: bool) -> int:
     def say(text: str) -> None:
         print(f"kobox mount: {text}", file=sys.stderr, flush=True)
 
-    serve(plan, ready, say, teller("kobox mount"))
+    with Progress() as progress:
+        serve(plan, ready, say, progress)
     return 0
 
 

@@ -42,12 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Boot, plug, show."""
     from kobox.box import Kernel, boot
-    from kobox.cli.progress import teller
+    from kobox.cli.progress import Progress
     from kobox.devices.catalogue import model_of
     from kobox.errors import UsageError
 
     models = [model_of(text) for text in args.device]
-    kernel = boot(args.image, append=args.append, root=args.root, progress=teller("kobox plug"))
+    with Progress() as progress:
+        kernel = boot(args.image, append=args.append, root=args.root, progress=progress)
     shown = []
     with kernel:
         if not isinstance(kernel, Kernel):

@@ -94,7 +94,7 @@ def _signing(args: argparse.Namespace, signer: Signer, keep: bool = False) -> Ch
 
 
 def _many(args: argparse.Namespace, change: Change) -> int:
-    from kobox.cli.working import Progress
+    from kobox.cli.progress import Progress
     from kobox.depot.names import is_module_file
     from kobox.sign.files import change_files, module_files, write_anew
 

@@ -12,7 +12,7 @@ from kobox.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kobox.cli.working import Progress
+    from kobox.cli.progress import Progress
     from kobox.verdict.verification import Judge
 
 EPILOG = """\
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from kobox.cli.working import Progress
+    from kobox.cli.progress import Progress
     from kobox.depot.names import is_module_file
     from kobox.sign.files import module_files
     from kobox.verdict.verification import as_data, text_lines, verify_files
