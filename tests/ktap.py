@@ -70,6 +70,8 @@ def kernels_parser() -> ModuleType | None:
     if not (folder / _PARSER).exists():
         with tarfile.open(packed[-1]) as archive:
             _unpack_kunit(archive, folder)
+    for name in ("kunit_parser", "kunit_printer"):  # each prints where sys.stdout led when it was imported
+        sys.modules.pop(name, None)
     sys.path.insert(0, str((folder / _PARSER).parent))
     try:
         return importlib.import_module("kunit_parser")
