@@ -60,6 +60,12 @@ def trixie_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def newest_root() -> Path:
+    """The newest kernel that Debian builds for its stable release: what it is changes every few weeks."""
+    return _kept_root("newest", lambda: add_debian("amd64", AddOptions(), suite="trixie-backports")[0])
+
+
+@pytest.fixture(scope="session")
 def trixie_image(trixie_root: Path) -> Image:
     """Debian 13's kernel, opened."""
     return open_image(trixie_root, Cache(_test_store() / "cache"))

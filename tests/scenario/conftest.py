@@ -1,4 +1,4 @@
-"""The kernel that most scenarios are played on: a booted image, fresh for each test, on two releases."""
+"""The kernel that most scenarios are played on: a booted image, fresh for each test, on three releases."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import kobox
 from kobox.box import Kernel
 
 
-@pytest.fixture(scope="module", params=["debian_root", "trixie_root"])
+@pytest.fixture(scope="module", params=["debian_root", "trixie_root", "newest_root"])
 def linux_root(request: pytest.FixtureRequest) -> Path:
-    """The root of a release's image. A file whose story is of one release only has its own."""
+    """The root of a release's image. A file whose story is not of all releases has its own."""
     root: Path = request.getfixturevalue(request.param)
     return root
 

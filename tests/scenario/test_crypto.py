@@ -29,6 +29,13 @@ HASHES = {
 """The kernel's name and Python's."""
 
 
+@pytest.fixture(scope="module", params=["debian_root", "trixie_root"])
+def linux_root(request: pytest.FixtureRequest) -> Path:
+    """Later kernels serve programs only the algorithms of a short list: AF_ALG is on its way out."""
+    root: Path = request.getfixturevalue(request.param)
+    return root
+
+
 def modules_for(kernel: Kernel, name: str) -> tuple[str, ...]:
     return next(request.modules for request in kernel.autoloaded if request.name == f"crypto-{name}")
 

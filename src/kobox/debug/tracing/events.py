@@ -22,7 +22,8 @@ _LINE = re.compile(r"^.*-\d+\s+\[\d+\] \S+\s+\d+\.\d+: (.*)$")
 _PRINTS = ("print", "bprint", "bputs")
 _TEXT_ROOM = 4096
 _IRQS = {0: ".", 1: "d", 0x80: "b", 0x81: "D"}
-_RESCHED = {0: ".", 4: "n", 0x20: "p", 0x24: "N"}
+_RESCHED = {0: ".", 4: "n", 0x20: "p", 0x24: "N", 2: "l", 6: "b", 0x22: "L", 0x26: "B"}
+"""By the flags need-resched (4), preempt-resched (0x20) and, in later kernels, need-resched-lazy (2)."""
 _INTERRUPT = {0x58: "Z", 0x48: "Z", 0x50: "z", 0x40: "z", 0x18: "H", 0x08: "h", 0x10: "s", 0: "."}
 
 
@@ -30,7 +31,7 @@ def flags_text(flags: int, preempt: int) -> str:
     """The five columns that ftrace shows: interrupts off, rescheduling, interrupt, preemption and migration off."""
     return (
         _IRQS[flags & 0x81]
-        + _RESCHED[flags & 0x24]
+        + _RESCHED[flags & 0x26]
         + _INTERRUPT[flags & 0x58]
         + (f"{preempt & 15:x}" if preempt & 15 else ".")
         + (f"{preempt >> 4:x}" if preempt >> 4 else ".")
