@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import random
 import zlib
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
