@@ -373,7 +373,8 @@ class HeapCheck:
         before = self.state.stubs
         self.state = state.copy() if state is not None else HeapState()
         kept = set(self.state.stubs.values())
-        self._free += [address for address in before.values() if address not in kept]
+        # the next modules in line get them in the same order: then they are linked as before
+        self._free += [address for address in reversed(before.values()) if address not in kept]
         self._stored = False
         self._flights.clear()
         self._set_codes(self.state.codes)

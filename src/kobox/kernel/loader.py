@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,12 +21,13 @@ from kobox.errors import Errno, GuestError
 from kobox.kernel import params, trace_sites
 from kobox.kernel.cpu_probe import probe_cpu
 from kobox.kernel.demands import keyrings_of, rules_of
-from kobox.kernel.env import Env, Interruptible, Result, Steps
+from kobox.kernel.env import Call, Env, Interruptible, Result, Steps
 from kobox.kernel.exporters import ExporterList, ModuleExports
 from kobox.kernel.guest import Guest, View, errno_of, signed64
 from kobox.kernel.heapcheck_gate import HeapGate, Linked
 from kobox.kernel.keyrings import GuestKeyrings
 from kobox.kernel.kunit_gate import KunitGate
+from kobox.kernel.linked_images import LinkedImage, LinkedImages, Site
 from kobox.kernel.modules import module_views, state_of
 from kobox.kernel.watcher import Watcher
 from kobox.link import Finding, Layout, LoadView, LogLine, Refusal, Taint
@@ -52,7 +53,7 @@ _MEMORY_TYPES = {
     "init_text": "MOD_INIT_TEXT", "init_data": "MOD_INIT_DATA", "init_rodata": "MOD_INIT_RODATA",
 }  # fmt: skip
 _TAINT_USER = 6
-_SHF_EXECINSTR = 4
+_SHF_EXECINSTR, _WORD = 4, 8
 _ELF_HEADER, _SECTION_HEADER = struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQIIQQ")
 
 
@@ -91,6 +92,7 @@ class Load:
     args: int = 0
     """The text of the parameters, in guest memory; a kernel whose modules do not keep it drops it when they are set."""
     symbols: link.Symbols | None = None
+    kallsyms: link.Kallsyms | None = None
     copies: list[int] = field(default_factory=list)
     """Guest memory that holds parts of the file until the load ends."""
     copy: int = 0
@@ -120,6 +122,7 @@ class Loader:
         self._built: sign.Keyrings | None = None
         self.keyrings = GuestKeyrings(guest)
         self._said_once: set[str] = set()
+        self._linked = LinkedImages()
         self.watcher: Watcher | None = None
 
     @property
@@ -464,12 +467,14 @@ class Loader:
             raise Errno(symbols.error, f"unknown symbols: {', '.join(symbols.unresolved)}")
         if self.kunit is not None:
             yield from self.kunit.check(view, symbols.bound)
-        self._take_back_module(load)
-        windows = load.layout.windows(view, load.memory)
-        link.relocate(
-            view, load.layout, load.addresses, windows, symbols, memory=load.memory, livepatch=self._livepatch_symbols
-        )
-        yield from self._fit(load, windows, symbols)
+        key = load.data, tuple(load.addresses), load.percpu, tuple(symbols.values)
+        known = self._linked.find(key)
+        if known is None or not self._link_as_before(load, known):
+            yield from self._link(load, symbols, key)
+        self._copy_percpu(load)
+        self._store(load)
+        assert load.kallsyms is not None
+        self._point_to_symbols(load.module, load.kallsyms)
         if self.heap is not None:
             heap, name = self.heap, load.name
             load.undo.append(lambda: heap.module_gone(name))
@@ -517,19 +522,68 @@ class Loader:
         self.env.list_add(use.at("source_list"), used.at("source_list"))
         self.env.list_add(use.at("target_list"), user.at("target_list"))
 
-    def _fit(self, load: Load, windows: Sequence[memoryview | None], symbols: link.Symbols) -> Steps:
-        """``post_relocation``: sort tables, copy per-CPU data, keep symbols, patch for the CPU; then store
-        everything."""
-        view, module, guest = load.view, load.module, self.guest
+    def _link(self, load: Load, symbols: link.Symbols, key: Hashable) -> Steps:
+        """Relocate and fit the module; keep what came of it, unless it depends on more than ``key``."""
+        view = load.view
+        self._take_back_module(load)
+        before = self._module_bytes(load)
+        windows = load.layout.windows(view, load.memory)
+        link.relocate(
+            view, load.layout, load.addresses, windows, symbols, memory=load.memory, livepatch=self._livepatch_symbols
+        )
+        is_plain = yield from self._fit(load, windows, symbols)
+        sites = self._trap_sensitive_instructions(load, windows)
+        whole = view.sections[view.index.mod].size >= self.guest.layouts.size("module")
+        if is_plain and whole and view.info("livepatch") is None and load.kallsyms is not None:
+            after = self._module_bytes(load)
+            words = range(0, len(after), _WORD)
+            stored = [(at, after[at : at + _WORD]) for at in words if after[at : at + _WORD] != before[at : at + _WORD]]
+            memory = {name: bytes(region) for name, region in load.memory.items()}
+            self._linked.keep(key, LinkedImage(memory, stored, load.kallsyms, sites))
+
+    def _link_as_before(self, load: Load, known: LinkedImage) -> bool:
+        """Take the module as it was linked the last time; ``struct module`` is the guest's as it is now. False, with
+        nothing done, where a relocation of it would not find zeros."""
+        module = bytearray(self.guest.read(load.module.address, self.guest.layouts.size("module")))
+        if any(module[at : at + len(raw)].strip(b"\0") for at, raw in known.pointers):
+            return False
+        for name, region in known.memory.items():
+            load.memory[name][:] = region
+        for at, raw in known.pointers:
+            module[at : at + len(raw)] = raw
+        place = load.layout.places[load.view.index.mod]
+        assert place is not None
+        load.memory[place.region][place.offset : place.offset + len(module)] = module
+        load.kallsyms = known.kallsyms
+        for site in known.sites:
+            self._trap(site)
+        return True
+
+    def _module_bytes(self, load: Load) -> bytes:
+        """``struct module`` in the image that is linked."""
+        place = load.layout.places[load.view.index.mod]
+        if place is None:
+            return b""
+        return bytes(load.memory[place.region][place.offset : place.offset + self.guest.layouts.size("module")])
+
+    def _copy_percpu(self, load: Load) -> None:
+        """Per-CPU data as the file has it, for the one CPU."""
+        view, guest = load.view, self.guest
+        if load.percpu:
+            offset = guest.read_uint(guest.symbol("__per_cpu_offset"))
+            data = bytes(view.contents(view.index.pcpu)).ljust(view.sections[view.index.pcpu].size, b"\0")
+            guest.write(load.percpu + offset & (1 << 64) - 1, data)
+
+    def _fit(
+        self, load: Load, windows: Sequence[memoryview | None], symbols: link.Symbols
+    ) -> Generator[Call, int, bool]:
+        """``post_relocation``: sort tables, keep symbols, patch for the CPU. False: the guest had to do it, for its
+        warnings."""
+        view, guest = load.view, self.guest
         tables = link.find_tables(view, load.addresses, self.rules)
         if "extable" in tables and (window := windows[tables["extable"].section]) is not None:
             link.sort_extable(window, self.rules)
-        if load.percpu:
-            section = view.sections[view.index.pcpu]
-            offset = guest.read_uint(guest.symbol("__per_cpu_offset"))
-            data = bytes(view.contents(view.index.pcpu))
-            guest.write(load.percpu + offset & (1 << 64) - 1, data.ljust(section.size, b"\0"))
-        kallsyms = link.add_kallsyms(view, load.layout, load.memory, load.bases, symbols)
+        load.kallsyms = link.add_kallsyms(view, load.layout, load.memory, load.bases, symbols)
         if self._cpu is None:
             self._cpu = probe_cpu(guest)
         before = {name: bytes(memory) for name, memory in load.memory.items()}
@@ -537,13 +591,11 @@ class Loader:
         link.finalize(view, load.addresses, load.memory, load.bases, self.rules, self._cpu, doubts)
         if doubts or self._orc_tables_differ(view):
             yield from self._finalize_in_guest(load, before)
-        else:
-            ips, entries = (windows[tables[n].section] if n in tables else None for n in _ORC_TABLES)
-            if ips is not None and entries is not None:
-                link.sort_orc(ips, entries, self.rules)
-        self._trap_sensitive_instructions(load, windows)
-        self._store(load)
-        self._point_to_symbols(module, kallsyms)
+            return False
+        ips, entries = (windows[tables[n].section] if n in tables else None for n in _ORC_TABLES)
+        if ips is not None and entries is not None:
+            link.sort_orc(ips, entries, self.rules)
+        return True
 
     def _orc_tables_differ(self, view: LoadView) -> bool:
         """Whether the unwinder's two tables have different numbers of entries, which the kernel warns about."""
@@ -566,7 +618,8 @@ class Loader:
             if base:
                 load.memory[name][:] = guest.read(base, len(load.memory[name]))
 
-    def _trap_sensitive_instructions(self, load: Load, windows: Sequence[memoryview | None]) -> None:
+    def _trap_sensitive_instructions(self, load: Load, windows: Sequence[memoryview | None]) -> list[Site]:
+        found = []
         for section, window in zip(load.view.sections, windows, strict=True):
             if window is None or not section.flags & _SHF_EXECINSTR:
                 continue
@@ -575,11 +628,14 @@ class Loader:
                 continue
             starts = sorted({0, *self._function_starts(load, section.index)})
             for site in find_sites(code, starts):
-                address = load.addresses[section.index] + site.offset
-                handler = self.guest.pc.instruction_handler(site.kind)
-                window[site.offset : site.offset + site.length] = self.guest.machine.area.site(
-                    address, site.length, site.kind, handler
-                )
+                found.append(Site(load.addresses[section.index] + site.offset, site.length, site.kind))
+                window[site.offset : site.offset + site.length] = self._trap(found[-1])
+        return found
+
+    def _trap(self, site: Site) -> bytes:
+        """Have an instruction trap; the bytes to put in its place."""
+        handler = self.guest.pc.instruction_handler(site.kind)
+        return self.guest.machine.area.site(site.address, site.length, site.kind, handler)
 
     def _function_starts(self, load: Load, section: int) -> Iterator[int]:
         table = link.symbol_table(load.view)
