@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from kobox.box import Kernel
 from kobox.errors import Errno, UsageError
 from kobox.kernel.device_mapper import SECTOR, Mapped, Target
+from kobox.kernel.syscalls import O_CREAT, O_WRONLY
 from needs import need_program
 
 pytestmark = pytest.mark.image
@@ -54,7 +55,7 @@ def test_zram_keeps_a_file_system_in_less_than_its_size(linux: Kernel, tmp_path:
     linux.files.write("/dev/zram0", image)
     linux.files.mount("/dev/zram0", "/root", "ext4")
     assert linux.read("/root/file") == TEXT
-    linux.files.write("/root/second", NOISE, 0o101)
+    linux.files.write("/root/second", NOISE, O_WRONLY | O_CREAT)
     linux.files.umount("/root")
     after = linux.read("/dev/zram0")
     original, compressed, used, *_ = (int(word) for word in linux.read("/sys/block/zram0/mm_stat").split())

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from typing import NamedTuple
 
 from kobox.abi.syscalls import number_of
-from kobox.errors import Errno
+from kobox.errors import Errno, KoboxError
 from kobox.kernel.guest import Guest, errno_of, signed64
 from kobox.kernel.tasks import Job, TaskDied
 
@@ -123,27 +123,30 @@ class Syscalls:
     def in_one_task(self, steps: Generator[tuple[str, *tuple[int, ...]], int, int]) -> int:
         """Several calls by one task, for what a call changes in its task only: namespaces, say.
 
-        ``steps`` yields names with arguments and is sent the raw results; its value comes back. Whatever it raises is
-        raised here.
+        ``steps`` yields names with arguments and is sent the raw results; its value comes back. What it raises ends the
+        calls where they are and is raised here.
         """
-        ended: list[int] = []
+        ended: list[int | KoboxError] = []
 
         def following(result: int | None) -> tuple[int, ...] | None:
             try:
                 name, *arguments = next(steps) if result is None else steps.send(signed64(result))
+                return self.prepare(name, *arguments)
             except StopIteration as end:
                 ended.append(end.value)
-                return None
-            return self.prepare(name, *arguments)
+            except KoboxError as error:  # not out of a trap of the task, which would lose its way
+                ended.append(error)
+            return None
 
         first = following(None)
-        if first is None:
-            return ended[0]
-        job = self.guest.tasks.start(*first)
-        job.following = following
-        self.guest.tasks.finish(job)
-        if job.died:
-            raise TaskDied("the task was killed in the middle of its system calls")
+        if first is not None:
+            job = self.guest.tasks.start(*first)
+            job.following = following
+            self.guest.tasks.finish(job)
+            if job.died:
+                raise TaskDied("the task was killed in the middle of its system calls")
+        if isinstance(ended[0], KoboxError):
+            raise ended[0]
         return ended[0]
 
     def checked(self, what: str, name: str, *arguments: int) -> int:
