@@ -19,7 +19,7 @@ from kobox.net.wireguard import Peer
 
 pytestmark = pytest.mark.image
 
-ETH_P_ALL = 3
+ETH_P_ALL, AF_VSOCK = 3, 40
 
 
 class Pair(NamedTuple):
@@ -145,6 +145,16 @@ def test_work_goes_on_outside_after_a_call_inside(linux: Kernel) -> None:
         inside.socket(AF_INET, 99)
     assert not linux.net.link("lo").up
     assert inside.link("lo").up
+
+
+def test_a_call_inside_may_wait_for_a_module(linux: Kernel) -> None:
+    """The task that is in the namespace sleeps until modprobe has ended, and goes home after that."""
+    inside = linux.net.namespace("a")
+    with inside.socket(AF_VSOCK, SOCK_STREAM):
+        assert "vsock" in next(request.modules for request in linux.autoloaded if request.name == "net-pf-40")
+    assert names(inside) == {"lo"}
+    linux.net.add_link("outside", "dummy")
+    assert "outside" in names(linux.net)
 
 
 # -- between two of them --------------------------------------------------------------------------------------------
