@@ -25,6 +25,8 @@ from kobox.kernel.tasks import JobTimeout
 
 GRACEFUL, REPORT, NO_ANSWER, OTHER, ERROR = "graceful", "reported", "no answer", "other modules", "error"
 _REPORTS = ("BUG:", "WARNING:", "Oops", "general protection", "kernel BUG", "divide error")
+_PATIENCE = 20.0
+"""Virtual seconds that a probe may take: some wait for firmware of a device for a minute."""
 _ONES = 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -69,6 +71,7 @@ def main() -> int:
     counts: Counter[str] = Counter()
     with boot(args.image) as kernel:
         kernel.mark_pristine()
+        kernel.set_timeout(_PATIENCE)
         folder = kernel.modules_folder
         if folder is None:
             print("this image has no modules", file=sys.stderr)

@@ -15,11 +15,11 @@ from kobox.devices.virtio_rng import VirtioRng
 from kobox.errors import UsageError
 from kobox.kernel.syscalls import O_RDWR
 from kobox.net.sockets import AF_INET, SOCK_DGRAM
+from neighbours import Neighbour, bring_up
 
 pytestmark = pytest.mark.image
 
 O_NOCTTY = 0o400
-ARP, IP = b"\x08\x06", b"\x08\x00"
 
 
 @pytest.fixture(scope="module", params=["debian_root", "trixie_root"])
@@ -36,40 +36,16 @@ def kernel(booted: Kernel) -> Kernel:
     return booted
 
 
-class Neighbour:
-    """A host at the other end of the wire: answers ARP for its address, and each UDP packet with its text reversed."""
-
-    mac, address = bytes.fromhex("02000000beef"), bytes([10, 9, 8, 1])
-
-    def __init__(self) -> None:
-        self.card = VirtioNet("02:00:00:00:00:42", wire=self.hear)
-        self.heard: list[bytes] = []
-
-    def hear(self, frame: bytes) -> None:
-        kind = frame[12:14]
-        if kind == ARP and frame[38:42] == self.address:
-            asker, theirs = frame[22:28], frame[28:32]
-            answer = frame[14:20] + b"\0\2" + self.mac + self.address + asker + theirs
-            self.card.receive(asker + self.mac + ARP + answer)
-        elif kind == IP and frame[23] == 17:
-            header, ports, text = frame[14:34], frame[34:38], frame[42:]
-            self.heard.append(text)
-            back = header[:12] + header[16:20] + header[12:16]  # the sum over the header stays the same
-            datagram = ports[2:] + ports[:2] + frame[38:40] + b"\0\0" + text[::-1]
-            self.card.receive(frame[6:12] + frame[:6] + IP + back + datagram)
-
-
-def up(kernel: Kernel, card: VirtioNet) -> str:
-    """The name of a card that was plugged in, switched on."""
-    assert kernel.plug(card).drivers[-1] == "virtio_net"
-    (name,) = (link.name for link in kernel.net.links() if link.address == card.mac.hex(":"))
-    kernel.net.set_link(name, up=True)
-    return name
+def card_to(neighbour: Neighbour) -> VirtioNet:
+    card = VirtioNet("02:00:00:00:00:42", wire=neighbour.hear)
+    neighbour.receive = card.receive
+    return card
 
 
 def test_datagrams_go_out_and_answers_come_back(kernel: Kernel) -> None:
     neighbour = Neighbour()
-    kernel.net.add_address(up(kernel, neighbour.card), "10.9.8.2/24")
+    card = card_to(neighbour)
+    bring_up(kernel, card, card.mac, "10.9.8.2/24")
     with kernel.net.socket(AF_INET, SOCK_DGRAM) as socket:
         socket.settimeout(1)
         for number in range(300):
@@ -77,12 +53,12 @@ def test_datagrams_go_out_and_answers_come_back(kernel: Kernel) -> None:
             socket.sendto(text, ("10.9.8.1", 7))
             assert socket.recv() == text[::-1]
     assert neighbour.heard == [b"datagram %d" % number for number in range(300)]
-    assert neighbour.card.dropped == 0
+    assert card.dropped == 0
 
 
 def test_the_kernel_sees_the_cable_pulled(kernel: Kernel) -> None:
     card = VirtioNet()
-    carrier = f"/sys/class/net/{up(kernel, card)}/carrier"
+    carrier = f"/sys/class/net/{bring_up(kernel, card, card.mac, '10.9.8.2/24')}/carrier"
     assert kernel.read(carrier) == b"1\n"
     card.set_link(False)
     kernel.sleep(0.1)
@@ -94,23 +70,25 @@ def test_the_kernel_sees_the_cable_pulled(kernel: Kernel) -> None:
 
 def test_frames_that_were_sent_belong_to_the_state(kernel: Kernel) -> None:
     neighbour = Neighbour()
-    kernel.net.add_address(up(kernel, neighbour.card), "10.9.8.2/24")
+    card = card_to(neighbour)
+    bring_up(kernel, card, card.mac, "10.9.8.2/24")
     kernel.push()
-    before = list(neighbour.card.sent)
+    before = list(card.sent)
     for _ in range(2):
         with kernel.net.socket(AF_INET, SOCK_DGRAM) as socket:
             socket.settimeout(1)
             socket.sendto(b"abc", ("10.9.8.1", 7))
             assert socket.recv() == b"cba"
-        assert len(neighbour.card.sent) > len(before)
+        assert len(card.sent) > len(before)
         kernel.reset()
-        assert neighbour.card.sent == before
+        assert card.sent == before
 
 
 def test_a_card_is_unplugged_while_it_works(kernel: Kernel) -> None:
     neighbour = Neighbour()
-    plugged = kernel.plug(neighbour.card)
-    (name,) = (link.name for link in kernel.net.links() if link.address == neighbour.card.mac.hex(":"))
+    card = card_to(neighbour)
+    plugged = kernel.plug(card)
+    (name,) = (link.name for link in kernel.net.links() if link.address == card.mac.hex(":"))
     kernel.net.set_link(name, up=True)
     kernel.net.add_address(name, "10.9.8.2/24")
     with kernel.net.socket(AF_INET, SOCK_DGRAM) as socket:

@@ -20,7 +20,7 @@ examples:
   kobox plug --module edu.ko edu              QEMU's teaching device, with a driver of one's own
   kobox plug my_device.py:Thermometer --json
 
-DEVICE is edu, virtio-console, virtio-net, virtio-rng, disk:FILE (virtio), nvme:FILE,
+DEVICE is e1000, edu, virtio-console, virtio-net, virtio-rng, disk:FILE (virtio), nvme:FILE,
 pci:VENDOR:DEVICE[:SUBVENDOR:SUBDEVICE][:CLASS] or a modalias (hexadecimal), or FILE.py:CLASS, a class of one's own
 (docs/devices.md). Exit status 0: a driver took each device; 1: not.
 """

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kobox.devices.backing import FileBacking
 from kobox.devices.bare import Bare, identity_of
+from kobox.devices.e1000 import E1000
 from kobox.devices.edu import Edu
 from kobox.devices.nvme import Nvme
 from kobox.devices.virtio_block import VirtioBlock
@@ -18,6 +19,7 @@ from kobox.errors import UsageError
 from kobox.machine.pci_function import PciFunction
 
 MODELS: dict[str, tuple[Callable[[], PciFunction], str]] = {
+    "e1000": (E1000, "a network card by Intel, with nobody at the other end"),
     "edu": (Edu, "QEMU's teaching device"),
     "virtio-console": (VirtioConsole, "a terminal"),
     "virtio-net": (VirtioNet, "a network card, with nobody at the other end"),

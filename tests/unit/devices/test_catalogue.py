@@ -71,7 +71,7 @@ def test_a_class_in_a_file_is_a_model(tmp_path: Path) -> None:
         (f"{file}:Picky", "Picky.*: TypeError: .*degrees"),
         (f"{tmp_path}/none.py:Thermometer", "no such file"),
         (f"disk:{tmp_path}/none", "none: No such file"),
-        ("thermometer", "no device 'thermometer'; hint: edu"),
+        ("thermometer", "no device 'thermometer'; hint: e1000, edu"),
     ):
         with pytest.raises(UsageError, match=what):
             model_of(text)
