@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from kobox.devices.backing import Backing
     from kobox.devices.disks import LiveDisk
     from kobox.devices.plug import Plugged, Plugger
+    from kobox.devices.usb_device import UsbDevice
     from kobox.image import Image
     from kobox.kernel.coverage import CodeCoverage, Placed
     from kobox.kernel.device_mapper import DeviceMapper
@@ -632,8 +633,9 @@ class Kernel(KernelFace):
         data = image if isinstance(image, bytes) else Path(image).read_bytes()
         return attach(self.files, data, read_only)
 
-    def plug(self, model: PciFunction, *, probe: bool = True) -> Plugged:
-        """Plug a device into the PCI bus, and do for it what udev does: load the modules of what the kernel finds.
+    def plug(self, model: PciFunction | UsbDevice, *, probe: bool = True) -> Plugged:
+        """Plug a device into the PCI bus or a USB port, and do for it what udev does: load the modules of what the
+        kernel finds.
 
         It belongs to the state: a reset to before takes it away, one to after has it as it was then. Not ``probe``: no
         module is loaded (see docs/devices.md).

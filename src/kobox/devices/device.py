@@ -5,12 +5,11 @@ See docs/devices.md for a tutorial. PCI Power Management 1.2; Advanced Capabilit
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from kobox.devices import own_state
 from kobox.devices.registers import Layout
-from kobox.errors import UsageError
 from kobox.machine.pci_function import Bar, Identity, PciFunction
 
 _POWER, _ADVANCED = 0x01, 0x13
@@ -162,23 +161,14 @@ class PciDevice(PciFunction):
 
     def capture(self) -> Any:
         """See ``PciFunction``."""
-        state = {}
-        for name, value in vars(self).items():
-            if name not in self.__framework and name not in self.kept_outside:
-                try:
-                    state[name] = copy.deepcopy(value)
-                except TypeError as error:
-                    what = f"{type(self).__name__}.{name} cannot be kept with the kernel's state: {error}"
-                    raise UsageError(what, "name it in kept_outside") from error
+        state = own_state.take(self, self.__framework | self.kept_outside)
         return super().capture(), state, list(self.__waiting)
 
     def restore(self, state: Any) -> None:
         """See ``PciFunction``."""
         function, own, waiting = state
         super().restore(function)
-        for name in set(vars(self)) - self.__framework - self.kept_outside - set(own):
-            delattr(self, name)
-        vars(self).update(copy.deepcopy(own))
+        own_state.put_back(self, self.__framework | self.kept_outside, own)
         self.__waiting = list(waiting)
         for entry in self.__waiting:
             self.__set_alarm(entry)

@@ -42,7 +42,7 @@ class LiveDisk:
 
     def detach(self) -> None:
         """Take the disk away, and have on the host's disk what was written to it."""
-        if self.plugged.model.board is None:
+        if isinstance(self.plugged.model, VirtioBlock) and self.plugged.model.board is None:
             return  # gone already, or a reset has taken it away
         self._plugger.unplug(self.plugged)
         self.backing.flush()

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from errno import ENOENT
 
 from kobox.devices.uevents import Uevents
+from kobox.devices.usb_device import UsbDevice
+from kobox.devices.xhci import Xhci
 from kobox.errors import Errno, UsageError
 from kobox.kernel.files import Files
 from kobox.kernel.syscalls import Syscalls
@@ -19,6 +21,8 @@ from kobox.machine.pci_function import PciFunction
 
 _DEVICES, _RESCAN = "/sys/bus/pci/devices", "/sys/bus/pci/rescan"
 _SETTLE_NS = 100_000_000
+_USB_SETTLES = 15
+"""A USB device is announced some 0.3 s after its plug; a stick's driver waits for a second before it looks at it."""
 """Virtual time in which a driver may go on with its probe beside the one who has loaded it."""
 
 
@@ -38,9 +42,9 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class Plugged:
-    """A device that the kernel knows. ``address``: as lspci shows it."""
+    """A device that the kernel knows. ``address``: as lspci shows it; of a USB device, its port."""
 
-    model: PciFunction
+    model: PciFunction | UsbDevice
     address: str
     hops: tuple[Hop, ...]
     nodes: tuple[str, ...]
@@ -69,8 +73,12 @@ class Plugger:
         self._events = Uevents(syscalls)
         self._tasks = syscalls.guest.tasks
 
-    def plug(self, model: PciFunction, *, probe: bool = True) -> Plugged:
-        """Insert a device in the first free slot and let the kernel find it. Not ``probe``: no module is loaded."""
+    def plug(self, model: PciFunction | UsbDevice, *, probe: bool = True) -> Plugged:
+        """Insert a device in the first free slot or port, and let the kernel find it. Not ``probe``: no module is
+        loaded. Where there is no USB host controller yet, one is plugged in."""
+        return self._plug_usb(model, probe) if isinstance(model, UsbDevice) else self._plug_pci(model, probe)
+
+    def _plug_pci(self, model: PciFunction, probe: bool) -> Plugged:
         if model.board is not None:
             raise UsageError("this device is plugged in already", hint="make another one of its class")
         try:
@@ -87,8 +95,31 @@ class Plugger:
             raise UsageError(f"the kernel has not found a PCI device at {address}", hint="is it booted with pci=off?")
         return Plugged(model, address, tuple(hops), tuple(nodes))
 
+    def _plug_usb(self, model: UsbDevice, probe: bool) -> Plugged:
+        if model.host is not None:
+            raise UsageError("this device is plugged in already", hint="make another one of its class")
+        hosts = [host for host in self._bus.plugged() if isinstance(host, Xhci)]
+        host = hosts[0] if hosts else Xhci()
+        if not hosts:
+            self._plug_pci(host, True)
+        with self._events:
+            port = host.attach(model)
+            hops, nodes = self._follow(probe, _USB_SETTLES)
+        return Plugged(model, f"usb port {port} of {self._bus.name_of(host)}", tuple(hops), tuple(nodes))
+
+    def _unplug_usb(self, model: UsbDevice) -> None:
+        for host in self._bus.plugged():
+            if isinstance(host, Xhci) and model in host.ports:
+                host.detach(model)
+                self._tasks.sleep(_SETTLE_NS * _USB_SETTLES)
+                return
+        raise UsageError("this device is not plugged in")
+
     def unplug(self, device: Plugged, *, surprise: bool = False) -> None:
         """Let the kernel give a device up and take it away; ``surprise``: it is gone before the kernel is told."""
+        if isinstance(device.model, UsbDevice):
+            self._unplug_usb(device.model)
+            return
         if device.model.board is None and not surprise:
             raise UsageError(f"{device.address} is not plugged in")
         if surprise and device.model.board is not None:
@@ -103,11 +134,11 @@ class Plugger:
         if device.model.board is not None:
             self._bus.remove(device.model)
 
-    def _follow(self, probe: bool) -> tuple[list[Hop], list[str]]:
+    def _follow(self, probe: bool, patience: int = 1) -> tuple[list[Hop], list[str]]:
         """What the kernel announces, and what comes of it, until it says no more."""
         hops: list[Hop] = []
         nodes: list[str] = []
-        while events := self._events.heard() or self._heard_later():
+        while events := self._events.heard() or self._heard_later(patience):
             for event in events:
                 if event.get("ACTION") != "add":
                     continue
@@ -117,10 +148,13 @@ class Plugger:
                     hops.append(self._probe(event["DEVPATH"], event["MODALIAS"], probe))
         return hops, nodes
 
-    def _heard_later(self) -> list[dict[str, str]]:
-        """What a driver does after its probe: many leave the rest to a worker."""
-        self._tasks.sleep(_SETTLE_NS)
-        return self._events.heard()
+    def _heard_later(self, patience: int) -> list[dict[str, str]]:
+        """What a driver does after its probe: many leave the rest to a worker, and a hub lets a contact bounce."""
+        for _ in range(patience):
+            self._tasks.sleep(_SETTLE_NS)
+            if events := self._events.heard():
+                return events
+        return []
 
     def _probe(self, path: str, alias: str, probe: bool) -> Hop:
         modules, loaded, said = self._load(alias) if probe else ((), (), ())
