@@ -3,11 +3,13 @@ distribution."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from errno import EIO, ENODEV, ETIMEDOUT
 from pathlib import Path
 
 import pytest
+from tools.plug_aliases import ERROR, aliases, by_kmod, plug
 
 import kobox
 from kobox.box import Kernel
@@ -18,6 +20,7 @@ from kobox.devices.recording import Event, Replay, recording
 from kobox.devices.registers import Register
 from kobox.errors import Errno, KoboxError, UsageError
 from kobox.machine.pci_function import Bar
+from needs import need_program
 from paths import EXAMPLES
 
 pytestmark = pytest.mark.image
@@ -252,3 +255,16 @@ def test_what_cannot_be_kept_with_the_state_is_named(kernel: Kernel) -> None:
     kernel.plug(device)
     with device.file, pytest.raises(UsageError, match=r"Open.file cannot be kept"):
         kernel.push()
+
+
+@pytest.mark.full
+def test_bare_devices_bring_the_modules_that_kmod_chooses(debian_root: Path) -> None:
+    need_program("modprobe")
+    with kobox.boot(debian_root) as kernel:
+        kernel.mark_pristine()
+        kernel.set_timeout(5)
+        assert kernel.modules_folder is not None
+        for pattern in random.Random(7).sample(aliases(kernel.modules_folder), 30):
+            modalias, modules, ended, text = plug(kernel, pattern, 0)
+            assert ended != ERROR, text
+            assert not modalias or sorted(modules) == sorted(by_kmod(kernel.modules_folder, modalias))

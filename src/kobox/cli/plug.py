@@ -16,13 +16,15 @@ EPILOG = """\
 examples:
   kobox plug pci:8086:1533                    a bare device: which module comes, and what it says to registers of zeros
   kobox plug virtio-net virtio-rng
+  kobox plug usb-keyboard stick:image.raw     on a USB host controller, which comes with the first of them
   kobox plug disk:image.raw                   the file itself, by virtio_blk, with its partitions
   kobox plug --module edu.ko edu              QEMU's teaching device, with a driver of one's own
   kobox plug my_device.py:Thermometer --json
 
-DEVICE is e1000, edu, virtio-console, virtio-net, virtio-rng, disk:FILE (virtio), nvme:FILE,
-pci:VENDOR:DEVICE[:SUBVENDOR:SUBDEVICE][:CLASS] or a modalias (hexadecimal), or FILE.py:CLASS, a class of one's own
-(docs/devices.md). Exit status 0: a driver took each device; 1: not.
+DEVICE is e1000, edu, usb-keyboard, usb-serial, virtio-console, virtio-net, virtio-rng; disk:FILE (virtio), nvme:FILE,
+stick:FILE (USB); pci:VENDOR:DEVICE[:SUBVENDOR:SUBDEVICE][:CLASS] or a modalias, usb:VENDOR:PRODUCT[:CLASS]
+(hexadecimal); or FILE.py:CLASS, a class of one's own (docs/devices.md). Exit status 0: a driver took each device;
+1: not.
 """
 
 

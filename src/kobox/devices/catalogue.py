@@ -7,10 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kobox.devices.backing import FileBacking
-from kobox.devices.bare import Bare, identity_of
+from kobox.devices.bare import Bare, bare_usb, identity_of
 from kobox.devices.e1000 import E1000
 from kobox.devices.edu import Edu
 from kobox.devices.nvme import Nvme
+from kobox.devices.usb_device import UsbDevice
+from kobox.devices.usb_keyboard import UsbKeyboard
+from kobox.devices.usb_serial import UsbSerial
+from kobox.devices.usb_storage import UsbStorage
 from kobox.devices.virtio_block import VirtioBlock
 from kobox.devices.virtio_console import VirtioConsole
 from kobox.devices.virtio_net import VirtioNet
@@ -18,38 +22,49 @@ from kobox.devices.virtio_rng import VirtioRng
 from kobox.errors import UsageError
 from kobox.machine.pci_function import PciFunction
 
-MODELS: dict[str, tuple[Callable[[], PciFunction], str]] = {
+Model = PciFunction | UsbDevice
+MODELS: dict[str, tuple[Callable[[], Model], str]] = {
     "e1000": (E1000, "a network card by Intel, with nobody at the other end"),
     "edu": (Edu, "QEMU's teaching device"),
+    "usb-keyboard": (UsbKeyboard, "a keyboard at which nobody types"),
+    "usb-serial": (UsbSerial, "a serial adapter, with nobody at the other end"),
     "virtio-console": (VirtioConsole, "a terminal"),
     "virtio-net": (VirtioNet, "a network card, with nobody at the other end"),
     "virtio-rng": (VirtioRng, "a source of random numbers"),
 }
-_DISKS: dict[str, Callable[[FileBacking], PciFunction]] = {"disk:": VirtioBlock, "nvme:": Nvme}
+_DISKS: dict[str, Callable[[FileBacking], Model]] = {"disk:": VirtioBlock, "nvme:": Nvme, "stick:": UsbStorage}
 """Followed by the path of a file."""
 
 
-def model_of(text: str) -> PciFunction:
-    """A new device: a name of ``MODELS``, ``disk:FILE`` (virtio) or ``nvme:FILE``, ``pci:VVVV:DDDD`` or a modalias (see
-    ``bare``), or ``FILE.py:Class``, whose class is called without arguments."""
+def model_of(text: str) -> Model:
+    """A new device: a name of ``MODELS``; ``disk:FILE`` (virtio), ``nvme:FILE`` or ``stick:FILE`` (USB);
+    ``pci:VVVV:DDDD`` or a modalias, ``usb:VVVV:PPPP`` (see ``bare``); or ``FILE.py:Class``, whose class is called
+    without arguments."""
     if text in MODELS:
         return MODELS[text][0]()
-    kind, path = text[:5], text[5:]
-    if kind in _DISKS:
+    for kind, make in _DISKS.items():
+        if not text.startswith(kind):
+            continue
+        path = text.removeprefix(kind)
         try:
-            return _DISKS[kind](FileBacking(path))
+            return make(FileBacking(path))
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror}") from error
     if text.startswith("pci:"):
         return Bare(identity_of(text))
+    if text.startswith("usb:"):
+        return bare_usb(text)
     path, colon, name = text.rpartition(":")
     if colon and path.endswith(".py"):
         return _from_file(Path(path), name)
     names = ", ".join(MODELS)
-    raise UsageError(f"no device {text!r}", hint=f"{names}, disk:FILE, nvme:FILE, pci:VVVV:DDDD, or FILE.py:Class")
+    raise UsageError(
+        f"no device {text!r}",
+        hint=f"{names}, disk:FILE, nvme:FILE, stick:FILE, pci:VVVV:DDDD, usb:VVVV:PPPP, or FILE.py:Class",
+    )
 
 
-def _from_file(path: Path, name: str) -> PciFunction:
+def _from_file(path: Path, name: str) -> Model:
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
     spec = importlib.util.spec_from_file_location(f"kobox_device_{path.stem}", path)
@@ -61,10 +76,10 @@ def _from_file(path: Path, name: str) -> PciFunction:
     except Exception as error:  # the user's own code
         raise UsageError(f"{path}: {type(error).__name__}: {error}") from error
     kind = getattr(module, name, None)
-    if not isinstance(kind, type) or not issubclass(kind, PciFunction):
+    if not isinstance(kind, type) or not issubclass(kind, Model):
         classes = [key for key, value in vars(module).items() if _is_model(value, module.__name__)]
         raise UsageError(f"{path}: no device class {name!r}", hint=f"it has: {', '.join(classes) or 'none'}")
-    make: Callable[[], PciFunction] = kind
+    make: Callable[[], Model] = kind
     try:
         return make()
     except Exception as error:
@@ -72,4 +87,4 @@ def _from_file(path: Path, name: str) -> PciFunction:
 
 
 def _is_model(value: object, module: str) -> bool:
-    return isinstance(value, type) and issubclass(value, PciFunction) and value.__module__ == module
+    return isinstance(value, type) and issubclass(value, Model) and value.__module__ == module

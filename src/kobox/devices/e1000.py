@@ -23,6 +23,7 @@ _SENT, _QUEUE_EMPTY, _LINK_CHANGED, _OVERRUN, _RECEIVED = 0x1, 0x2, 0x4, 0x40, 0
 _ENABLED, _PROMISCUOUS, _STRIP_CRC = 1 << 1, 1 << 3, 1 << 26
 _MDIC_READ, _MDIC_READY = 2, 1 << 28
 _DESCRIPTOR_SIZE = 16
+_RING_BYTES = 0xFFF80
 _DONE, _LAST, _NO_SUMS = 1, 2, 4
 _END, _REPORT, _EXTENDED = 1, 8, 0x20
 _DATA, _SEGMENT, _TCP, _IP4 = 1, 4, 1, 2
@@ -176,10 +177,11 @@ class E1000(PciDevice):
 
     def _work(self) -> None:
         self.busy = False
-        count = self.transmit_size // _DESCRIPTOR_SIZE
+        count = (self.transmit_size & _RING_BYTES) // _DESCRIPTOR_SIZE
         causes = 0
-        while self.transmit_control & _ENABLED and count and self.transmit_head != self.transmit_tail:
-            causes |= self._transmit(self.transmit_ring + self.transmit_head % count * _DESCRIPTOR_SIZE)
+        works = self.transmit_control & _ENABLED and max(self.transmit_head, self.transmit_tail) < count
+        while works and self.transmit_head != self.transmit_tail:
+            causes |= self._transmit(self.transmit_ring + self.transmit_head * _DESCRIPTOR_SIZE)
             self.transmit_head = (self.transmit_head + 1) % count
             if self.transmit_head == self.transmit_tail:
                 causes |= _QUEUE_EMPTY
@@ -247,7 +249,7 @@ class E1000(PciDevice):
         self._happens(_LINK_CHANGED)
 
     def _deliver(self) -> None:
-        count = self.receive_size // _DESCRIPTOR_SIZE
+        count = (self.receive_size & _RING_BYTES) // _DESCRIPTOR_SIZE
         causes = 0
         while self.waiting and self.receive_control & _ENABLED and count:
             frame = self.waiting[0]

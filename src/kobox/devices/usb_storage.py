@@ -18,6 +18,7 @@ _PASSED, _FAILED, _PHASE_ERROR = 0, 1, 2
 _RESET, _GET_MAX_LUN = 0xFF, 0xFE
 _NO_SENSE, _MEDIUM_ERROR, _ILLEGAL, _PROTECTED = (0, 0), (3, 0x11), (5, 0x20), (7, 0x27)
 _OUT_OF_RANGE = (5, 0x21)
+_CACHE_PAGE = bytes([8, 18, 4]) + bytes(17)
 _MOST_WRITTEN = 4 << 20
 
 
@@ -142,7 +143,9 @@ class UsbStorage(UsbDevice):
         return struct.pack("<BBBBBxxx8s16s4s", 0, 0x80, 6, 2, 31, b"kobox".ljust(8), b"USB stick".ljust(16), b"1.0 ")
 
     def _mode_sense(self, command: bytes) -> bytes | None:
-        return bytes([3, 0, 0x80 if self.read_only else 0, 0])
+        """All pages there are: that of the cache, so that the host has it written out (``_flush``)."""
+        page = _CACHE_PAGE if command[2] & 0x3F in (8, 0x3F) else b""
+        return bytes([3 + len(page), 0, 0x80 if self.read_only else 0, 0]) + page
 
     def _capacity(self, command: bytes) -> bytes | None:
         return struct.pack(">II", min(self.backing.size // SECTOR - 1, 0xFFFF_FFFF), SECTOR)

@@ -51,6 +51,8 @@ _COMMAND_NO_OP = 23
 _STATE_RUNNING, _STATE_HALTED, _STATE_STOPPED = 1, 2, 3
 _DEFAULT, _ADDRESSED, _CONFIGURED = 1, 2, 3
 _CONTEXT = 32
+_MOST_AT_ONCE = 1 << 13
+"""Entries of a ring behind one doorbell: a ring that goes round without an end has more."""
 _DECONFIGURE, _BLOCK_SET_ADDRESS = 1 << 9, 1 << 9
 _PROTOCOLS = struct.pack("<IIII", 0x0200_0402, 0x2042_5355, _USB2_PORTS << 8 | 1, 0) + struct.pack(
     "<IIII", 0x0300_0002, 0x2042_5355, (PORTS - _USB2_PORTS) << 8 | _USB2_PORTS + 1, 0
@@ -272,7 +274,10 @@ class Xhci(PciDevice):
         self._send_events()
 
     def _run_commands(self) -> None:
-        while self.commands is not None and self.command & _RUN and (trbs := self.commands.peek(self.dma_read)):
+        for _ in range(_MOST_AT_ONCE):
+            trbs = self.commands.peek(self.dma_read) if self.commands is not None and self.command & _RUN else []
+            if self.commands is None or not trbs:
+                return
             self.commands.skip(self.dma_read, 1)
             trb = trbs[0]
             slot = trb.control >> 24
@@ -289,6 +294,7 @@ class Xhci(PciDevice):
                 handler = _COMMANDS.get(trb.kind)
                 code = _TRB_ERROR if handler is None else handler(self, self.slots[slot], slot, trb)
             self._tell(trb.address, code << 24, slot << 24 | _COMMAND_EVENT << 10)
+        raise Broken
 
     def _disable(self, slot: _Slot, number: int, trb: Trb) -> int:
         del self.slots[number]
@@ -391,10 +397,12 @@ class Xhci(PciDevice):
             return
         if endpoint in slot.stopped and self._state(slot, endpoint) == _STATE_STOPPED:
             self._set_state(slot, endpoint, _STATE_RUNNING)
-        while endpoint in slot.rings and endpoint not in slot.stopped:
-            trbs = slot.rings[endpoint].peek(self.dma_read)
+        for _ in range(_MOST_AT_ONCE):
+            ring = slot.rings.get(endpoint)
+            trbs = ring.peek(self.dma_read) if ring is not None and endpoint not in slot.stopped else []
             if not trbs or not self._transfer(slot, number, endpoint, trbs):
                 return
+        raise Broken
 
     def _state(self, slot: _Slot, endpoint: int) -> int:
         return self.dma_read(slot.context + endpoint * _CONTEXT, 1)[0] & 7
