@@ -106,10 +106,18 @@ def verify(message: Message, algorithms: Algorithms, log: Log) -> None:
     if message.has_attributes:
         log(4, "PKCS7: Invalid module sig (has authattrs)")
         raise Errno(errno.EKEYREJECTED, "signature has authenticated attributes")
+    verify_consistent(message, algorithms, log)
+
+
+def verify_consistent(
+    message: Message, algorithms: Algorithms, log: Log = lambda level, text: None, at_any_time: bool = False
+) -> None:
+    """Check any message for consistency, whatever it is over. ``at_any_time``: certificates may have expired before the
+    signature was made, as firmware has it, whose clock nobody trusts."""
     answer = errno.ENOPKG
     for signer in message.signers:
         try:
-            _verify_one(message, signer, algorithms, log)
+            _verify_one(message, signer, algorithms, log, at_any_time)
         except Errno as refused:
             if refused.number != errno.ENOPKG:
                 raise
@@ -124,7 +132,7 @@ def verify(message: Message, algorithms: Algorithms, log: Log) -> None:
         raise Errno(answer, why)
 
 
-def _verify_one(message: Message, signer: Signer, algorithms: Algorithms, log: Log) -> None:
+def _verify_one(message: Message, signer: Signer, algorithms: Algorithms, log: Log, at_any_time: bool) -> None:
     _digest(message, signer, algorithms, log)
     for carried in message.certificates:
         if carried.certificate.identity == signer.identity:
@@ -133,7 +141,8 @@ def _verify_one(message: Message, signer: Signer, algorithms: Algorithms, log: L
     if signer.certificate is None or signer.signature is None:
         return
     certificate = signer.certificate.certificate
-    if signer.signing_time is not None and not certificate.valid_from <= signer.signing_time <= certificate.valid_to:
+    valid = signer.signing_time is None or certificate.valid_from <= signer.signing_time <= certificate.valid_to
+    if not valid and not at_any_time:
         log(4, "PKCS7: Message signed outside of X.509 validity window")
         raise Errno(errno.EKEYREJECTED, "signed outside of the certificate's validity")
     certificate.key.verify(signer.signature, algorithms)
