@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from kobox.devices.disks import LiveDisk
     from kobox.devices.plug import Plugged, Plugger
     from kobox.devices.usb_device import UsbDevice
+    from kobox.efi.chain import Chain
+    from kobox.efi.mokmanager import Password
     from kobox.image import Image
     from kobox.kernel.coverage import CodeCoverage, Placed
     from kobox.kernel.device_mapper import DeviceMapper
@@ -74,6 +76,8 @@ def boot(
     check_memory: bool = ...,
     root: str | os.PathLike[str] | None = ...,
     autoload: bool = ...,
+    variables: str | os.PathLike[str] | None = ...,
+    mok_password: Password | None = ...,
     progress: Callable[[str], None] | None = ...,
 ) -> Kernel: ...
 
@@ -91,6 +95,7 @@ def boot(
     root: str | os.PathLike[str] | None = None,
     autoload: bool = True,
     variables: str | os.PathLike[str] | None = None,
+    mok_password: Password | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Kernel | BareKernel:
     """A running kernel.
@@ -102,8 +107,9 @@ def boot(
     or the image's own ``load_module`` as a second opinion. ``comm`` names the tasks that work for Python.
     ``check_memory``: what modules loaded by kobox allocate and free is checked (see docs/memory.md). ``root`` is the
     system whose modules and modprobe.d answer the kernel's requests for modules, and ``Kernel.modprobe``; without it
-    the image's own modules do. Not ``autoload``: such requests find no modprobe. ``variables`` is a directory of
-    firmware variables (see docs/secure-boot.md): the machine then has UEFI, and what the guest sets is kept there.
+    the image's own modules do. Not ``autoload``: such requests find no modprobe. ``variables`` is the
+    directory of a machine with UEFI (see docs/secure-boot.md): its firmware checks the kernel, which reads its keys and
+    keeps there what it sets; ``mok_password`` is asked for what waits in MokManager, None lets it pass.
     """
     if loader not in LOADERS:
         raise UsageError(f"no loader {loader!r}", hint=f"one of {', '.join(LOADERS)}")
@@ -120,11 +126,15 @@ def boot(
 
     tell = progress or (lambda text: None)
     opened = open_image(wanted, progress=tell)
-    listed = None
+    chain = listed = None
     if variables is not None:
-        from kobox.efi import variables as store
+        from kobox.efi.chain import power_on
+        from kobox.efi.variables import rows
+        from kobox.image.store import kernel_file
 
-        listed = list(store.rows(store.load(variables)))
+        file = kernel_file(wanted)
+        chain = power_on(variables, file.read_bytes(), file.name, mok_password)
+        listed = list(rows(chain.variables))
     options = BootOptions(append, cpu, memory or RAM_SIZE, seed, listed)
     if root is not None:
         from kobox.kernel.module_source import check_root
@@ -133,7 +143,9 @@ def boot(
     booted = boot_cached(opened, options, Cache(), tell)
     if booted.firmware is not None and variables is not None:
         booted.firmware.keep_in(os.fspath(variables))
-    return Kernel(opened, booted, loader, comm, check_memory, options, root=root, autoload=autoload, progress=tell)
+    kernel = Kernel(opened, booted, loader, comm, check_memory, options, root=root, autoload=autoload, progress=tell)
+    kernel.chain = chain
+    return kernel
 
 
 def resume(folder: Path, image: str | os.PathLike[str], progress: Callable[[str], None] | None = None) -> Kernel:
@@ -238,6 +250,8 @@ class Kernel(KernelFace):
         self._kunit = self.modules_room.loader.kunit = KunitGate(self.guest, self._make_kunit)
         self.second_opinion = KernelLoader(self.syscalls)
         self.last_load: Operation | None = None
+        self.chain: Chain | None = None
+        """Who checked whom before this kernel ran, on a machine with UEFI."""
         self._tracer: kobox.debug.tracing.Tracer | None = None
         self._pristine: Pristine | None = None
         self._outer: list[_Outer] = []

@@ -11,7 +11,9 @@ import pytest
 
 from kobox.box import Kernel, boot
 from kobox.efi import siglist
+from kobox.efi.authenticode import carried_certificates, read_image
 from kobox.efi.variables import (
+    BOOT,
     DB,
     DBX,
     KEPT,
@@ -44,9 +46,8 @@ def variables(*owners_keys: bytes, db: bytes = b"", mokx: bytes = b"") -> Variab
     found.store(SECURE_BOOT, b"\1", SHOWN)
     found.store(SETUP_MODE, b"\0", SHOWN)
     found.store(DB, db, SIGNED)
-    found.store(shim("MokListRT"), siglist.encode(map(siglist.certificate, owners_keys)), SHOWN)
-    found.store(shim("MokListXRT"), mokx, SHOWN)
-    found.store(shim("MokListTrustedRT"), b"\1", SHOWN)
+    found.store(shim("MokList"), siglist.encode(map(siglist.certificate, owners_keys)), BOOT)
+    found.store(shim("MokListX"), mokx, BOOT)
     return found
 
 
@@ -56,6 +57,9 @@ def booted(request: pytest.FixtureRequest, root: str, tmp_path: Path) -> Boot:
     place = request.getfixturevalue(root)
 
     def start(wanted: Variables) -> Kernel:
+        (file,) = (place / "boot").glob("vmlinuz-*")
+        signers = carried_certificates(read_image(file.read_bytes(), file.name))
+        wanted.store(DB, siglist.encode(map(siglist.certificate, signers)) + wanted.value(DB), SIGNED)
         save(tmp_path / "efivars", wanted)
         kernel = boot(place, variables=tmp_path / "efivars")
         request.addfinalizer(kernel.close)
@@ -92,7 +96,7 @@ def test_the_rings_say_where_each_key_came_from(booted: Boot) -> None:
     kernel = booted(variables(OWNER.data, db=siglist.encode([siglist.certificate(FIRMWARE.data)])))
     rings = {ring.name: {key.description.partition(":")[0]: key.ring for key in ring.keys} for ring in kernel.keyrings}
     assert rings[MACHINE] == {"owner key": MACHINE}
-    assert rings[PLATFORM] == {"firmware key": PLATFORM}
+    assert rings[PLATFORM]["firmware key"] == PLATFORM
     assert set(rings[SECONDARY].values()) == {MACHINE, BUILTIN}
     assert set(rings[BUILTIN].values()) == {BUILTIN}
 
@@ -138,7 +142,7 @@ def test_a_directory_holds_what_was_saved_and_only_that(tmp_path: Path) -> None:
     save(tmp_path, wanted)
     (tmp_path / "README").write_text("not a variable")
     assert load(tmp_path) == wanted
-    del wanted[shim("MokListRT")]
+    del wanted[shim("MokList")]
     save(tmp_path, wanted)
     assert load(tmp_path) == wanted
     assert (tmp_path / "README").exists()

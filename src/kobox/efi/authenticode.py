@@ -69,7 +69,7 @@ def read_image(data: bytes, file: str) -> Image:
     """The parts of a PE file; ``BadFile`` for anything else."""
     reader = _Reader(data, file)
     header = reader.number(0x3C, 4)
-    if data[:2] != b"MZ" or reader.bytes(header, 4) != _PE:
+    if data[:2] != b"MZ" or reader.take(header, 4) != _PE:
         raise BadFile(file, "", "is no PE image, as firmware starts them")
     sections, optional_size = reader.number(header + 6, 2), reader.number(header + 20, 2)
     optional = header + 24
@@ -101,19 +101,19 @@ class _Reader:
     def __init__(self, data: bytes, file: str) -> None:
         self._data, self._file = data, file
 
-    def bytes(self, at: int, size: int) -> bytes:
+    def take(self, at: int, size: int) -> bytes:
         if at + size > len(self._data):
             raise BadFile(self._file, f"{at:#x}", "ends within its headers", len(self._data))
         return self._data[at : at + size]
 
     def number(self, at: int, size: int) -> int:
-        return int.from_bytes(self.bytes(at, size), "little")
+        return int.from_bytes(self.take(at, size), "little")
 
     def sections(self, table: int, count: int) -> Iterator[tuple[int, int]]:
         """Raw data of sections, in the order of the file."""
         found = []
         for number in range(count):
-            size, start = struct.unpack("<II", self.bytes(table + number * _SECTION + 16, 8))
+            size, start = struct.unpack("<II", self.take(table + number * _SECTION + 16, 8))
             if not size:
                 continue
             if start + size > len(self._data):
@@ -124,11 +124,11 @@ class _Reader:
     def messages(self, at: int, size: int) -> Iterator[bytes]:
         end = at + size
         while at + _WIN_CERTIFICATE.size <= end:
-            length, _, kind = _WIN_CERTIFICATE.unpack(self.bytes(at, _WIN_CERTIFICATE.size))
+            length, _, kind = _WIN_CERTIFICATE.unpack(self.take(at, _WIN_CERTIFICATE.size))
             if length < _WIN_CERTIFICATE.size or at + length > end:
                 raise BadFile(self._file, f"{at:#x}", "certificate of a wrong size", length)
             if kind == _PKCS_SIGNED_DATA:
-                yield self.bytes(at + _WIN_CERTIFICATE.size, length - _WIN_CERTIFICATE.size)
+                yield self.take(at + _WIN_CERTIFICATE.size, length - _WIN_CERTIFICATE.size)
             at += -(-length // 8) * 8
 
 
@@ -144,9 +144,7 @@ def signatures(image: Image) -> list[Signature]:
         certificates = tuple(carried.certificate for carried in message.certificates)
         wanted = message.signers[0].identity
         own = next((one for one in certificates if one.identity == wanted), None)
-        found.append(
-            Signature(own.subject if own else "", own.issuer if own else "", hash_name, digest, certificates)
-        )
+        found.append(Signature(own.subject if own else "", own.issuer if own else "", hash_name, digest, certificates))
     return found
 
 

@@ -88,11 +88,25 @@ def open_image(name: str | os.PathLike[str], cache: Cache | None = None, progres
     added = None if os.sep in text else find_image(text)
     if added is not None:
         return _open_added(added, cache, progress)
+    found = _found(text)
+    data, config = found.kernel.read_bytes(), found.config.read_bytes() if found.config else b""
+    return open_entry(build_image(cache, data, config, str(found.kernel), progress), found.modules)
+
+
+def kernel_file(name: str | os.PathLike[str]) -> Path:
+    """The kernel file that ``open_image`` opens under this name."""
+    text = os.fspath(name)
+    added = None if os.sep in text else find_image(text)
+    if added is not None:
+        return Path(added.kernel)
+    return _found(text).kernel
+
+
+def _found(text: str) -> Found:
     found = look_for_kernel(Path(text)) if os.sep in text or Path(text).exists() else _host_kernel(text)
     if found is None:
         raise _unknown(text)
-    data, config = found.kernel.read_bytes(), found.config.read_bytes() if found.config else b""
-    return open_entry(build_image(cache, data, config, str(found.kernel), progress), found.modules)
+    return found
 
 
 def look_for_kernel(path: Path) -> Found:

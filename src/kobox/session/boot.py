@@ -44,6 +44,8 @@ class BootPlan:
     restore: str | None = None
     coldplug: bool = False
     """Load the modules of the devices that are there, and of those that come, as udev does."""
+    variables: str | None = None
+    """The directory of a machine with UEFI; None: it has a BIOS."""
 
     def as_data(self) -> dict[str, Any]:
         return asdict(self)
@@ -77,7 +79,9 @@ def start(plan: BootPlan, progress: Progress) -> Started:
 
     check(plan)
     image = image_of(plan)
-    kernel: AnyKernel = boot(image, append=plan.append, cpu=plan.cpu, seed=plan.seed, progress=progress)
+    kernel: AnyKernel = boot(
+        image, append=plan.append, cpu=plan.cpu, seed=plan.seed, variables=plan.variables, progress=progress
+    )
     if plan.root is not None:
         kernel.use_root(plan.root)
     try:

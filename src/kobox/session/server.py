@@ -143,6 +143,7 @@ class Session:
             "append": self.plan.append,
             "root": self.plan.root,
             "seed": self.plan.seed,
+            "variables": self.plan.variables,
             "modules_folder": None if folder is None else str(folder),
             "started": self.started,
             "now": self.kernel.now,
