@@ -278,7 +278,7 @@ class Mok:
     def show(self, place: Key) -> int:
         """List the certificates and hashes of a variable."""
         if place not in self.variables:
-            if place.name in ("MokListRT", "MokListXRT", "PK", "KEK", "db", "dbx"):
+            if place == MOK_LIST:
                 self._out(f"{place.name} is empty")
             return 0
         try:
