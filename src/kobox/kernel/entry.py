@@ -43,7 +43,7 @@ class Entry:
                 data = self._decompress(data)
         except Errno as refused:
             return -refused.number
-        return (yield from self._loader.load(data, arguments, flags, steps))
+        return (yield from self._loader.load(data, arguments, flags, steps, from_file=True))
 
     def init_module(
         self, data: bytes | None, length: int, arguments: bytes | None, steps: list[Step] | None = None

@@ -44,6 +44,7 @@ LIVE, COMING, GOING, UNFORMED = (
     "MODULE_STATE_GOING",
     "MODULE_STATE_UNFORMED",
 )
+_CAP_SYS_MODULE = 16
 _REF_BASE = 1
 _LENT_OFFSET = 1 << 20
 _HEADER_OFFSET, _HEADERS_OFFSET = 0x1000, 0x2000
@@ -76,6 +77,8 @@ class Load:
     """What the task that loads is called, for the kernel's lines about it."""
     steps: list[Step] = field(default_factory=list)
     undo: list[Callable[[], Steps]] = field(default_factory=list)
+    from_file: bool = False
+    """The bytes were read from a file of the guest, so that its security modules have been asked."""
     signed: bool = False
     taints: int = 0
     """The module's own taint bits."""
@@ -147,13 +150,16 @@ class Loader:
         steps: list[Step] | None = None,
         refused: Callable[[str], None] = lambda why: None,
         comm: str = "",
+        from_file: bool = False,
     ) -> Result:
         """Load a module; the generator's value is 0 or a negative number as the system call returns it.
 
         ``arguments`` None is a NULL pointer. ``steps`` is filled as the load goes on; ``refused`` is told why a load
-        ends, for people. ``comm`` is who loads; empty: the loader's own.
+        ends, for people. ``comm`` is who loads; empty: the loader's own. ``from_file``: the guest's kernel has read the
+        bytes from a file of its own.
         """
         load = Load(bytes(data), arguments, flags, comm or self.comm, steps if steps is not None else [])
+        load.from_file = from_file
         try:
             for name, step in _STEPS:
                 start = time.perf_counter()
@@ -182,9 +188,18 @@ class Loader:
     # -- before memory is allocated -------------------------------------------------------------------------------
 
     def _permission(self, load: Load) -> Steps:
-        if self.guest.read_uint(self.guest.symbol("modules_disabled"), 4):
+        """Whether the task that loads may, and what the security modules (IMA, LoadPin, BPF) say to a module without a
+        file."""
+        guest = self.guest
+        if not (yield (guest.symbol("capable"), _CAP_SYS_MODULE)) & 0xFF:
+            raise Errno(errno.EPERM, "the task lacks CAP_SYS_MODULE in the first user namespace")
+        if guest.read_uint(guest.symbol("modules_disabled"), 4):
             raise Errno(errno.EPERM, "modules are disabled")
-        yield from ()
+        if not load.from_file and guest.has("security_kernel_load_data"):
+            what = guest.layouts.enum("kernel_load_data_id")["LOADING_MODULE"]
+            answer = signed32((yield (guest.symbol("security_kernel_load_data"), what, 1)))
+            if answer < 0:
+                raise Errno(-answer, "a security module of the kernel refuses modules that come without a file")
 
     def _signature(self, load: Load) -> Steps:
         check = sign.check(
