@@ -7,7 +7,7 @@ answer. Generators as in ``loader``. Follows the end of kernel/module/main.c.
 from __future__ import annotations
 
 import errno
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 from kobox.errors import Errno
 from kobox.kernel.env import Call, Result, Steps
@@ -34,11 +34,26 @@ class Entry:
     def finit_module(
         self, descriptor: int, arguments: bytes | None, flags: int, steps: list[Step] | None = None
     ) -> Result:
+        return (yield from self._load_file(lambda: self._read_file(descriptor), arguments, flags, steps))
+
+    def load_file(
+        self, data: bytes | int, arguments: bytes | None, flags: int, steps: list[Step] | None = None
+    ) -> Result:
+        """``finit_module`` of a file outside of the guest: its bytes, or the errno for which it cannot be read."""
+        return (yield from self._load_file(lambda: _given(data), arguments, flags, steps))
+
+    def _load_file(
+        self,
+        read: Callable[[], Generator[Call, int, bytes]],
+        arguments: bytes | None,
+        flags: int,
+        steps: list[Step] | None,
+    ) -> Result:
         try:
             yield from self._may()
             if flags & ~(IGNORE_MODVERSIONS | IGNORE_VERMAGIC | COMPRESSED_FILE):
                 raise Errno(errno.EINVAL, f"unknown flags {flags:#x}")
-            data = yield from self._read_file(descriptor)
+            data = yield from read()
             if flags & COMPRESSED_FILE:
                 data = self._decompress(data)
         except Errno as refused:
@@ -95,3 +110,11 @@ class Entry:
         if not any(config.enabled(name) for name in _COMPRESSIONS):
             raise Errno(errno.EOPNOTSUPP, "this kernel knows no compression of modules")
         return bytes(decompress(data, "module"))
+
+
+def _given(data: bytes | int) -> Generator[Call, int, bytes]:
+    """What was read already."""
+    if isinstance(data, int):
+        raise Errno(data, "the file cannot be read as a module")
+    yield from ()
+    return data

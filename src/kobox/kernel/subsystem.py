@@ -75,6 +75,11 @@ class Subsystem:
         trace: list[Step] = []
         return Operation(self.entry.finit_module(descriptor, arguments, flags, trace), trace=trace)
 
+    def start_file(self, data: bytes | int, arguments: bytes | None, flags: int) -> Operation:
+        """``finit_module`` of a process outside: the file's bytes, or the errno for which it cannot be read."""
+        trace: list[Step] = []
+        return Operation(self.entry.load_file(data, arguments, flags, trace), trace=trace)
+
     def start_init(self, data: bytes | None, length: int, arguments: bytes | None) -> Operation:
         """``init_module`` as a process calls it; ``None`` is a NULL pointer."""
         trace: list[Step] = []
@@ -112,14 +117,14 @@ class Subsystem:
         self.guest.tasks.finish(operation.job, virtual_ns)
         self._settle(operation)
 
-    def run_until_blocked(self, operation: Operation) -> None:
-        """Go on until it waits for time or for others, or has ended."""
+    def run_until_blocked(self, operation: Operation, patience_ns: int = 0) -> None:
+        """Go on until it waits for time or for others, or has ended. ``patience_ns``: see ``Tasks``."""
         tasks = self.guest.tasks
         while not operation.done and not operation.died:
             if operation.job is None and not self._advance(operation, None):
                 return
             assert operation.job is not None
-            tasks.run_until_blocked(operation.job)
+            tasks.run_until_blocked(operation.job, patience_ns)
             if not operation.job.done and not operation.job.died:
                 return
             self._settle(operation)

@@ -25,6 +25,7 @@ _CALLED = {
 _PAGE = 4096
 _SLOTS = 64
 _LISTENER_PAGES = 5
+_ARENA_BYTES = 24 << 20
 
 
 class ListenerWindow(NamedTuple):
@@ -41,8 +42,10 @@ class Window:
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
         start, end, _ = guest.machine.pages.window
-        self._start, self._end = start, end - _PAGE * (_SLOTS + 1 + _LISTENER_PAGES)
+        last = end - _PAGE * (_SLOTS + 1 + _LISTENER_PAGES)
+        self._start, self._end = start, last - _ARENA_BYTES
         self._next = start
+        self.arena = Arena(self._end, last)
 
     def clear(self) -> None:
         self._next = self._start
@@ -70,6 +73,32 @@ class Window:
         """A string with its NUL."""
         raw = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
         return self.put(raw + b"\0")
+
+
+class Arena:
+    """Room for the buffers of calls that stay in flight while others are made: first fit, given back one by one."""
+
+    def __init__(self, start: int, end: int) -> None:
+        self._start, self._end = start, end
+        self._taken: list[tuple[int, int]] = []
+        """(start, end), by address."""
+
+    def take(self, size: int) -> int:
+        """``size`` bytes in user addresses; ``Errno(ENOMEM)`` where there is no room."""
+        address, size = self._start, (size + 63) & ~63 or 64
+        for at, (first, behind) in enumerate(self._taken):
+            if first - address >= size:
+                self._taken.insert(at, (address, address + size))
+                return address
+            address = behind
+        if self._end - address < size:
+            raise Errno(12, f"no room for a buffer of {size} bytes")
+        self._taken.append((address, address + size))
+        return address
+
+    def give(self, address: int) -> None:
+        """Take back what ``take`` gave."""
+        self._taken = [one for one in self._taken if one[0] != address]
 
 
 class Syscalls:

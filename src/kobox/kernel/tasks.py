@@ -316,10 +316,17 @@ class Tasks:
         if (1 << 32) - (job.result & 0xFFFF_FFFF) in _RESTARTS:
             job.result = -_EINTR & 0xFFFF_FFFF_FFFF_FFFF
 
-    def run_until_blocked(self, job: Job) -> None:
-        """Run until the job has ended, or until everything in the guest waits for time to pass."""
+    def run_until_blocked(self, job: Job, patience_ns: int = 0) -> None:
+        """Run until the job has ended, or until everything in the guest waits for time to pass; so much virtual time
+        is let pass first."""
         machine = self.guest.machine
-        self._run(lambda: (job.done and self.ready) or self._check_dead(job) or machine.idle)
+        clock = machine.clock
+        limit = clock.now + patience_ns
+
+        def blocked() -> bool:
+            return machine.idle and (job.done or clock.now >= limit or clock.deadline is None)
+
+        self._run(lambda: (job.done and self.ready) or self._check_dead(job) or blocked())
 
     def sleep(self, nanoseconds: int) -> None:
         """Let virtual time pass: the guest's timers and work run."""

@@ -1,6 +1,6 @@
 """Where sessions live: a folder each, below the user's runtime directory, for nobody else to read.
 
-A folder holds ``socket``, ``session.json`` (what the session is), ``log`` (what its server said) and ``lock``. The
+A folder holds ``socket``, ``calls`` (see ``calls``), ``session.json`` (what the session is), ``log`` (what its server said) and ``lock``. The
 server holds the lock as long as it lives, however it ends: whoever gets the lock knows that there is no server.
 """
 
@@ -23,7 +23,7 @@ API = 1
 """Version of the HTTP API: the first part of every path. A server and its clients must agree on it."""
 
 VARIABLE = "KOBOX_SESSION"
-SOCKET, ABOUT, LOG, LOCK = "socket", "session.json", "log", "lock"
+SOCKET, CALLS, ABOUT, LOG, LOCK = "socket", "calls", "session.json", "log", "lock"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _WHOLE_FILE = struct.pack("hhqqi", fcntl.F_WRLCK, 0, 0, 0, 0)
 """``struct flock`` of a lock that belongs to an open file: a child process inherits it, and it goes with the last."""

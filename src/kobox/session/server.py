@@ -24,6 +24,7 @@ from aiohttp import web
 from kobox import __version__
 from kobox.errors import KoboxError, NotModelled, UsageError
 from kobox.session import boot, places, saved
+from kobox.session.calls import open_calls
 from kobox.session.events import KINDS, EventLog
 from kobox.session.faults import as_data, status_of
 from kobox.session.routes import ROUTES, Call, Route
@@ -284,6 +285,7 @@ async def serve(folder: Path, plan: boot.BootPlan, ready: int) -> int:
     )  # fmt: skip
     await runner.setup()
     await web.SockSite(runner, _listen(folder / places.SOCKET), backlog=512).start()
+    open_calls(session, folder)
     _note(folder / places.ABOUT, session.info())
     tell({"ready": session.info() | {"loaded": started.loaded, "complaints": started.complaints}})
     os.close(ready)

@@ -19,11 +19,15 @@ _REPEAT_SECONDS = 0.1
 """How often a kernel at work is told again: the call that was to end may have ended by itself just then."""
 
 
+Deliver = Callable[[Any, BaseException | None], None]
+"""Is given the result of a request or what it raised, in the kernel's thread."""
+
+
 class Request:
     """One piece of work. ``interrupted`` is looked at by work of many steps, between two of them."""
 
-    def __init__(self, work: Callable[[Request], Any], name: str, what: str, future: asyncio.Future[Any]) -> None:
-        self.work, self.name, self.what, self.future = work, name, what, future
+    def __init__(self, work: Callable[[Request], Any], name: str, what: str, deliver: Deliver) -> None:
+        self.work, self.name, self.what, self.deliver = work, name, what, deliver
         self.interrupted = False
 
     def check(self) -> None:
@@ -43,20 +47,40 @@ class Worker:
         self.running: Request | None = None
         self.done = 0
         """How many requests have been served."""
+        self.pause: Callable[[], float | None] = lambda: None
+        """Seconds after which ``on_pause`` is due where no request comes; None: never. Asked in the thread."""
+        self.on_pause: Callable[[Request], Any] = lambda request: None
         self._thread = threading.Thread(target=self._run, name="kobox-kernel", daemon=True)
         self._thread.start()
 
     async def do(self, work: Callable[[Request], Any], name: str = "", what: str = "the call") -> Any:
         """The result of ``work(request)`` in the kernel's thread; a cancelled caller takes its request back."""
         loop = asyncio.get_running_loop()
-        request = Request(work, name, what, loop.create_future())
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def deliver(result: Any, error: BaseException | None) -> None:
+            loop.call_soon_threadsafe(self._finish, request, future, result, error)
+
+        request = Request(work, name, what, deliver)
         self._waiting.add(request)
         self._queue.put(request)
         try:
-            return await request.future
+            return await future
         except asyncio.CancelledError:
             self._end(request)
             raise
+
+    def submit(self, work: Callable[[Request], Any], what: str, deliver: Deliver) -> Request:
+        """As ``do`` for any thread; ``take_back`` ends it."""
+        request = Request(work, "", what, deliver)
+        self._queue.put(request)
+        return request
+
+    def take_back(self, request: Request) -> None:
+        """End a submitted request, whether it waits or runs. Any thread; told again and again until it has ended."""
+        request.interrupted = True
+        if self.running is request:
+            self._interrupt_kernel(True)
 
     def interrupt(self, name: str = "") -> bool:
         """End the request that runs, or the one with this name whether it runs or waits; whether there was one."""
@@ -89,7 +113,7 @@ class Worker:
             self._end(request)
 
     def _run(self) -> None:
-        while (request := self._queue.get()) is not None:
+        while (request := self._take()) is not None:
             self.running = request
             result, error = None, None
             try:
@@ -104,13 +128,22 @@ class Worker:
                 error = error or raised
             self.running = None
             self.done += 1
-            request.future.get_loop().call_soon_threadsafe(self._finish, request, result, error)
+            request.deliver(result, error)
 
-    def _finish(self, request: Request, result: Any, error: BaseException | None) -> None:
+    def _take(self) -> Request | None:
+        """The next request; what is due in a pause is one, too."""
+        try:
+            return self._queue.get(timeout=self.pause())
+        except queue.Empty:
+            return Request(self.on_pause, "", "waiting calls", lambda result, error: None)
+
+    def _finish(
+        self, request: Request, future: asyncio.Future[Any], result: Any, error: BaseException | None
+    ) -> None:
         self._waiting.discard(request)
-        if request.future.done():
+        if future.done():
             return  # its caller has gone
         if error is not None:
-            request.future.set_exception(error)
+            future.set_exception(error)
         else:
-            request.future.set_result(result)
+            future.set_result(result)
