@@ -22,7 +22,7 @@ RANKS = {
     "box": 6, "runner": 6,
     "audit": 7, "shell": 7, "build": 7, "initramfs": 7, "kunit": 7, "sweep": 7, "verdict": 7, "mount": 7,
     "session": 8,
-    "watch": 9, "cli": 9, "web": 9, "pytest_plugin": 9, "__main__": 10, "__init__": 10,
+    "enter": 9, "watch": 9, "cli": 9, "web": 9, "pytest_plugin": 9, "__main__": 10, "__init__": 10,
 }  # fmt: skip
 
 MAY_SHARE = {
@@ -31,6 +31,7 @@ MAY_SHARE = {
     ("bringup", "kapi"),
     ("audit", "build"),
     ("cli", "watch"),
+    ("cli", "enter"),
     ("watch", "pytest_plugin"),
 }
 """Rooms of one rank that know each other: parts of the front door, and the boot that installs adopted functions."""

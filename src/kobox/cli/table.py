@@ -31,6 +31,7 @@ COMMANDS: dict[str, Command] = {
         "mount", "a disk image as a folder of this host, by a distribution's own file systems, without root"
     ),
     "umount": Command("umount", "end what kobox mount began; the image is clean when it returns"),
+    "enter": Command("enter", "run a program against a session's kernel: the real insmod, lsmod, dmesg, any script"),
     "kernel": Command("kernel", "add, list, show and remove kernel images"),
     "shell": Command("shell", "a prompt in front of a kernel: files, modules, log, with pipes and completion"),
     "readko": Command("readko", "show what is in a .ko: sections, symbols, metadata, signature"),

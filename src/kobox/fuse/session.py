@@ -125,6 +125,36 @@ class Session(Generic[N, H]):
                 self.file_system.forget(node)
             self.file_system.end()
 
+    def begin(self) -> bool:
+        """For a loop of the caller's own, instead of ``run``: wait for the host's first request and agree with it.
+        False: it was unmounted before. From then on ``take`` serves what comes, and ``device`` does not block."""
+        if not self._negotiate():
+            self.file_system.end()
+            return False
+        os.set_blocking(self.device, False)
+        self.file_system.start(self)
+        return True
+
+    def take(self) -> bool:
+        """Serve all requests that are there. False once there will be none. A method that wants to be interrupted
+        answers later: nothing is read while it works."""
+        while True:
+            buffer = self._buffers.take()
+            try:
+                length = os.readv(self.device, buffer.parts)
+            except OSError as error:
+                self._buffers.give(buffer)
+                if error.errno in (EINTR, ENOENT):
+                    continue
+                if error.errno == EAGAIN or error.errno in _GONE:
+                    return error.errno == EAGAIN
+                raise
+            request = self._accept(buffer, length)
+            if request is None or request.buffer is None:
+                self._buffers.give(buffer)
+            if request is not None:
+                self._serve(request)
+
     def stop(self) -> None:
         """Have ``run`` return after what it serves now; whoever waits for an answer gets it when the descriptor is
         closed. Any thread, or a signal's handler."""
@@ -217,20 +247,28 @@ class Session(Generic[N, H]):
         """The reading thread."""
         buffer = self._buffers.take()
         while (length := self._fill(buffer)) >= 0:
-            request = Request(buffer.head, None, self._answer, self._fail)
-            if request.opcode == Opcode.INTERRUPT:
-                self._interrupt(*wire.INTERRUPT_IN.unpack_from(buffer.head, wire.IN_HEADER.size))
+            request = self._accept(buffer, length)
+            if request is None:
                 continue
-            request.body = bytes(buffer.head[wire.IN_HEADER.size : length])
-            if request.opcode == Opcode.WRITE:
-                request.buffer, request.data = buffer, buffer.view[: length - HEAD]
+            if request.buffer is not None:
                 buffer = self._buffers.take()
-            elif length > HEAD:
-                request.body += bytes(buffer.view[: length - HEAD])
-            if request.opcode not in (Opcode.FORGET, Opcode.BATCH_FORGET):
-                self._waiting[request.unique] = request
             self._queue.put(request)
         self._queue.put(None)
+
+    def _accept(self, buffer: Buffer, length: int) -> Request | None:
+        """A request that was read; it keeps the buffer if its data are there. None: it was about another one."""
+        request = Request(buffer.head, None, self._answer, self._fail)
+        if request.opcode == Opcode.INTERRUPT:
+            self._interrupt(*wire.INTERRUPT_IN.unpack_from(buffer.head, wire.IN_HEADER.size))
+            return None
+        request.body = bytes(buffer.head[wire.IN_HEADER.size : length])
+        if request.opcode == Opcode.WRITE:
+            request.buffer, request.data = buffer, buffer.view[: length - HEAD]
+        elif length > HEAD:
+            request.body += bytes(buffer.view[: length - HEAD])
+        if request.opcode not in (Opcode.FORGET, Opcode.BATCH_FORGET):
+            self._waiting[request.unique] = request
+        return request
 
     def _interrupt(self, unique: int) -> None:
         request = self._waiting.get(unique)

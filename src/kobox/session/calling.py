@@ -6,6 +6,7 @@ Standard library only. ``Caller.ask`` sends; ``Caller.take`` reads what has come
 from __future__ import annotations
 
 import json
+import mmap
 import socket
 import struct
 from collections.abc import Callable, Sequence
@@ -13,9 +14,10 @@ from typing import Any, NamedTuple
 
 from kobox.errors import KoboxError
 from kobox.session.faults import from_data
-from kobox.session.places import CALLS, Place, gone, reachable
+from kobox.session.places import BEGUN, CALLS, Place, gone, reachable
 
 _HEAD = struct.Struct("<II")
+_COUNT = struct.Struct("<Q")
 _CHUNK = 1 << 20
 
 Argument = int | dict[str, int]
@@ -32,6 +34,8 @@ class Answer(NamedTuple):
     died: int = 0
     reason: str = ""
     error: KoboxError | None = None
+    begun: int = 0
+    """Holds as long as ``Caller.begun`` is the same."""
 
 
 Then = Callable[[Answer], None]
@@ -48,9 +52,17 @@ class Caller:
                 self._socket.connect(name)
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise gone(place) from error
+        with open(place.folder / BEGUN, "rb") as file:
+            self._begun = mmap.mmap(file.fileno(), _COUNT.size, prot=mmap.PROT_READ)
         self._buffer = b""
         self._next = 0
         self._then: dict[int, Then] = {}
+
+    @property
+    def begun(self) -> int:
+        """How many requests the kernel has begun, of anybody's: as long as that does not change, nothing does."""
+        count: int = _COUNT.unpack_from(self._begun)[0]
+        return count
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -112,14 +124,14 @@ class Caller:
         then = self._then.pop(head["id"])
         died = head.get("died", 0)
         if "error" in head:
-            then(Answer((), error=from_data(head["error"]), died=died))
+            then(Answer((), error=from_data(head["error"]), died=died, begun=head["begun"]))
             return
         buffers, at = [], 0
         for size in head.get("sizes", ()):
             buffers.append(returned[at : at + size])
             at += size
         results = tuple(head["results"]) if "results" in head else (head["result"],)
-        then(Answer(results, tuple(buffers), died, head.get("reason", "")))
+        then(Answer(results, tuple(buffers), died, head.get("reason", ""), begun=head["begun"]))
 
     def _ask(self, head: dict[str, Any], data: bytes, then: Then) -> int:
         self._next += 1

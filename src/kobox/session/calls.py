@@ -3,27 +3,30 @@
 A frame is two lengths (``<II``), a JSON head and a blob. A request's head is ``{"id", "do", …}``:
 
 - ``calls``: a list of ``[name, argument, …]``, made one after the other in the guest until one fails; behind a failure
-  only ``close`` goes on. An argument is a number or an object: ``{"in": n}`` the next n bytes of the blob, ``{"out": n}``
-  room whose bytes come back, ``{"got": n}`` the same, cut to the call's result, ``{"both": n}`` in and out, ``{"of": k}``
-  the result of call k. The answer has ``results`` (negative errno as the kernel says it) and ``sizes`` of what comes back
-  in its blob.
-- ``load`` (``parameters``, ``flags``; the blob is the file), ``init`` (``length``, ``parameters``), ``delete`` (``name``,
-  ``flags``): the system calls of modules; ``result``, and ``reason`` for people.
+  only ``close`` goes on. An argument is a number or an object: ``{"in": n}`` the next n bytes of the blob,
+  ``{"out": n}`` room whose bytes come back, ``{"got": n}`` the same, cut to the call's result, ``{"both": n}`` in and
+  out, ``{"of": k}`` the result of call k. The answer has ``results`` (a negative errno as the kernel says it) and
+  ``sizes`` of what comes back in its blob.
+- ``load`` (``parameters``, ``flags``; the blob is the file), ``init`` (``length``, ``parameters``), ``delete``
+  (``name``, ``flags``): the system calls of modules; ``result``, and ``reason`` for people.
 - ``cancel`` (``which``): a signal for the request of that id; it has no answer of its own.
 - ``follow``: virtual time keeps up with the clock of the host from now on.
 
-``comm`` names the caller. Answers come in any order: a call that sleeps in the guest stays in flight, and while one does
-virtual time follows the host's. ``died`` in an answer: the guest killed the caller's task, by this signal. Descriptors
-that a client's calls opened are closed when it goes.
+``comm`` names the caller. Every answer has ``begun``, the number of requests that the kernel had begun then: what it
+says holds for as long as the file ``begun`` in the session's folder says the same. Answers come in any order: a call
+that sleeps in the guest stays in flight, and while one does virtual time follows the host's. ``died`` in an answer: the
+guest killed the caller's task, by this signal. Descriptors that a client's calls opened are closed when it goes.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 import socket
 import struct
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from kobox.session.worker import Request
 
 HEAD = struct.Struct("<II")
+_COUNT = struct.Struct("<Q")
 _LARGEST = 256 << 20
 _TICK_SECONDS = 0.01
 """How often calls in flight are looked at."""
@@ -47,14 +51,21 @@ _TOLD_AGAIN_SECONDS = 0.1
 class Calls:
     """All channels of one session. Flights are touched by the kernel's thread only."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, folder: Path) -> None:
         self._session = session
+        with open(folder / places.BEGUN, "w+b") as file:
+            file.truncate(_COUNT.size)
+            self._begun = mmap.mmap(file.fileno(), _COUNT.size)
         self._flights: list[flights.Flight] = []
         self._follows = False
         self._anchor = (0.0, 0.0)
         """The host's clock and the guest's, in seconds, when they last agreed."""
+        session.worker.on_begin = self._note
         session.worker.pause = lambda: _TICK_SECONDS if self._flights else None
         session.worker.on_pause = self._tick
+
+    def _note(self, number: int) -> None:
+        _COUNT.pack_into(self._begun, 0, number)
 
     def listen(self, path: Path) -> None:
         """Accept clients, in threads of their own, until the process ends."""
@@ -154,7 +165,7 @@ class Channel:
                     break
                 self._take(json.loads(stream.read(head)), stream.read(blob))
         except (OSError, ValueError, KeyError, KoboxError) as error:
-            print(f"a client's frame: {error}", flush=True)
+            traceback.print_exception(error)  # in the server's log: this client speaks another language
         for request, _ in list(self._requests.values()):
             self.session.worker.take_back(request)
         self.session.worker.submit(lambda _: self._calls.leave(self), "leave", self._gone)
@@ -162,7 +173,7 @@ class Channel:
     def _gone(self, result: Any, error: BaseException | None) -> None:
         self._socket.close()
         if error is not None:
-            print(f"a client's descriptors: {error}", flush=True)
+            traceback.print_exception(error)
 
     def _take(self, head: dict[str, Any], blob: bytes) -> None:
         """In the client's thread: one frame."""
@@ -176,9 +187,7 @@ class Channel:
         number = int(head["id"])
         flight = flights.make(do, self, head, blob)
         what = str(head.get("calls", [[do]])[0][0])
-        request = worker.submit(
-            lambda _: self._calls.begin(flight), what, lambda _, error: self._ended(flight, error)
-        )
+        request = worker.submit(lambda _: self._calls.begin(flight), what, lambda _, error: self._ended(flight, error))
         self._requests[number] = (request, flight)
 
     def _ended(self, flight: flights.Flight, error: BaseException | None) -> None:
@@ -199,7 +208,8 @@ class Channel:
     def send(self, number: int, head: dict[str, Any], blob: bytes = b"") -> None:
         """In the kernel's thread: an answer. A client that does not read it holds up nobody."""
         self._requests.pop(number, None)
-        text = json.dumps(head | {"id": number}, separators=(",", ":")).encode()
+        head |= {"id": number, "begun": self.session.worker.begun}
+        text = json.dumps(head, separators=(",", ":")).encode()
         frame = b"".join((HEAD.pack(len(text), len(blob)), text, blob))
         with self._lock:
             if not self._late:
@@ -232,4 +242,4 @@ class Channel:
 def open_calls(session: Session, folder: Path) -> None:
     """Serve system calls at ``folder/calls``; of a bare kernel there are none."""
     if not session.is_bare:
-        Calls(session).listen(folder / places.CALLS)
+        Calls(session, folder).listen(folder / places.CALLS)

@@ -150,8 +150,8 @@ class SystemCalls(Flight):
         return False
 
     def _argument(self, given: Any) -> int:
-        if isinstance(given, int):
-            return given
+        if not isinstance(given, dict):
+            return int(given)
         if "of" in given:
             return self._results[given["of"]]
         ((kind, size),) = given.items()

@@ -1,7 +1,8 @@
 """Where sessions live: a folder each, below the user's runtime directory, for nobody else to read.
 
-A folder holds ``socket``, ``calls`` (see ``calls``), ``session.json`` (what the session is), ``log`` (what its server said) and ``lock``. The
-server holds the lock as long as it lives, however it ends: whoever gets the lock knows that there is no server.
+A folder holds ``socket``, ``calls`` and ``begun`` (see ``calls``), ``session.json`` (what the session is), ``log``
+(what its server said) and ``lock``. The server holds the lock as long as it lives, however it ends: whoever gets the
+lock knows that there is no server.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ API = 1
 
 VARIABLE = "KOBOX_SESSION"
 SOCKET, CALLS, ABOUT, LOG, LOCK = "socket", "calls", "session.json", "log", "lock"
+BEGUN = "begun"
+"""A file of eight bytes for clients to map: how many requests the kernel has begun."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _WHOLE_FILE = struct.pack("hhqqi", fcntl.F_WRLCK, 0, 0, 0, 0)
 """``struct flock`` of a lock that belongs to an open file: a child process inherits it, and it goes with the last."""

@@ -47,6 +47,9 @@ class Worker:
         self.running: Request | None = None
         self.done = 0
         """How many requests have been served."""
+        self.begun = 0
+        """How many were begun: whatever is learned of the kernel holds until this changes."""
+        self.on_begin: Callable[[int], None] = lambda number: None
         self.pause: Callable[[], float | None] = lambda: None
         """Seconds after which ``on_pause`` is due where no request comes; None: never. Asked in the thread."""
         self.on_pause: Callable[[Request], Any] = lambda request: None
@@ -115,6 +118,8 @@ class Worker:
     def _run(self) -> None:
         while (request := self._take()) is not None:
             self.running = request
+            self.begun += 1
+            self.on_begin(self.begun)
             result, error = None, None
             try:
                 self._interrupt_kernel(False)
@@ -137,9 +142,7 @@ class Worker:
         except queue.Empty:
             return Request(self.on_pause, "", "waiting calls", lambda result, error: None)
 
-    def _finish(
-        self, request: Request, future: asyncio.Future[Any], result: Any, error: BaseException | None
-    ) -> None:
+    def _finish(self, request: Request, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
         self._waiting.discard(request)
         if future.done():
             return  # its caller has gone
