@@ -1,15 +1,15 @@
 """``/sys/module`` as a tree of its own: files need no open, and what the list of modules tells costs no guest call.
 
 The host keeps contents, but asks each time whether they changed (``mtime``): of a module's facts this is known here; of
-any other file it may have whenever the kernel has done anything. It asks for a module's name each time as well, so that
-nothing has to be taken back: a notice about a name would wait for whoever looks one up, who waits for us.
+any other file it may have whenever the kernel has done anything. It asks for names each time as well, so that nothing
+has to be taken back: a notice about a name would wait for whoever looks one up, who waits for us.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from errno import ENOSYS
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 ROOT = b"/sys/module"
 _FOLDER, _FILE = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o444
-_SYSFS_SIZE = 4096
-_LONG = 3600.0
+_A_MOMENT = 0.001
+"""The host makes it one of its ticks. Whoever opens a file has just looked it up: what is read then needs no question."""
 
 
 class ModulesTree(GuestTree):
@@ -36,10 +36,12 @@ class ModulesTree(GuestTree):
         self.root = ROOT
         self._attributes: dict[bytes, Attributes] = {}
         """Of files that the host holds."""
+        self._listings: dict[bytes, list[DirEntry]] = {}
 
     def forget(self, node: Node) -> None:
         assert isinstance(node, bytes)
         self._attributes.pop(node, None)
+        self._listings.pop(node, None)
 
     # -- what the list tells --------------------------------------------------------------------------------------
 
@@ -79,11 +81,12 @@ class ModulesTree(GuestTree):
         number = hash(path) & 0x7FFF_FFFF_FFFF_FFFF | 1
         if len(words) == 1 or words[1] == b"holders":
             turn = self._facts.holders_turn.get(words[0], 0)
-            return Attributes(number, _FOLDER, nlink=2, mtime=turn, ctime=turn, valid=0.0)
+            return Attributes(number, _FOLDER, nlink=2, mtime=turn, ctime=turn, valid=_A_MOMENT)
         fact = files.get(words[1])
         if fact is None:
             return None
-        return Attributes(number, _FILE, _SYSFS_SIZE, mtime=fact.turn, ctime=fact.turn, valid=0.0)
+        # the true size, not sysfs's page: the host reads no further, and keeps what it has
+        return Attributes(number, _FILE, len(fact.content), mtime=fact.turn, ctime=fact.turn, valid=_A_MOMENT)
 
     # -- the tree -------------------------------------------------------------------------------------------------
 
@@ -94,7 +97,7 @@ class ModulesTree(GuestTree):
         def known() -> Entry[Node] | None:
             told = self._told(path)
             if told is not None:
-                return Entry(path, told, 0.0 if parent == ROOT else _LONG)
+                return Entry(path, told, 0.0)
             return self.status(request, path, lambda seen: self.entry_of(path, seen))
 
         return self._when_fresh(request, known)
@@ -172,16 +175,23 @@ class ModulesTree(GuestTree):
         return self.ask(request, calls, node + b"\0" + bytes(data), written)
 
     def opendir(self, request: Request, node: Node, flags: int) -> Opened:
-        assert isinstance(node, bytes)
+        raise Errno(ENOSYS)
 
-        def known() -> Opened:
+    def readdir(self, request: Request, node: Node, handle: Handle | None, offset: int) -> Iterable[DirEntry]:
+        """The host keeps listings, too, as long as the directory's time is the same."""
+        assert isinstance(node, bytes)
+        if offset:
+            return self._listings.get(node, [])[offset:]
+
+        def listed(found: list[DirEntry]) -> Iterable[DirEntry]:
+            self._listings[node] = found
+            return found
+
+        def known() -> Iterable[DirEntry]:
             words = node[len(ROOT) + 1 :].split(b"/")
-            if len(words) == 2 and words[1] == b"holders" and words[0] in self._facts.holders:
-                handle = Handle()
-                handle.entries = [
-                    DirEntry(name, at, stat.S_IFLNK, at) for at, name in enumerate(self._facts.holders[words[0]], 1)
-                ]
-                return Opened(handle)
-            return super(ModulesTree, self).opendir(request, node, flags)
+            holders = self._facts.holders.get(words[0]) if words[1:] == [b"holders"] else None
+            if holders is None:
+                return self.entries_of(request, node, listed)
+            return listed([DirEntry(name, at, stat.S_IFLNK, at) for at, name in enumerate(holders, 1)])
 
         return self._when_fresh(request, known)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import os
+import signal
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -104,6 +105,8 @@ def become(command: Sequence[str], system: System, session: str) -> None:
     added = [one for one in ("/usr/sbin", "/sbin") if one not in path.split(":")]
     environment["PATH"] = ":".join([system.programs, path, *added])
     environment["KOBOX_SESSION"] = session
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)  # which Python has set aside for itself
     with suppress(FileNotFoundError):
         os.execvpe(command[0], list(command), environment)
     raise FileNotFoundError(2, "No such file or directory", command[0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from errno import EIO, ENOENT, ESPIPE
 from typing import TYPE_CHECKING, TypeVar
@@ -35,14 +36,19 @@ _FOREVER, _BRIEFLY = 3600.0, 0.01
 _POLL = struct.Struct("=ihh")
 _ARGUMENT_BYTES = 4096
 """As much of what an ioctl's argument points to as the kernel is shown: its number does not always tell the truth."""
+_LOG = b"/dev/kmsg"
+_RECORDS_AHEAD = 64
+_READABLE = 0x1 | 0x40
+"""POLLIN and POLLRDNORM."""
 _LEAST_POINTER = 1 << 16
 _MODES = 0o7777
 
 
 class Handle:
-    """An open file of the guest. ``position``: where the guest's own stands. ``text``: it is served from here."""
+    """An open file of the guest. ``position``: where the guest's own stands. ``text``: it is served from here.
+    ``ahead``: records that were read and not asked for yet."""
 
-    __slots__ = ("descriptor", "entries", "position", "seeks", "text", "waiter")
+    __slots__ = ("ahead", "descriptor", "entries", "position", "records", "seeks", "text", "waiter")
 
     def __init__(self, descriptor: int = -1, seeks: bool = True) -> None:
         self.descriptor, self.seeks = descriptor, seeks
@@ -50,6 +56,9 @@ class Handle:
         self.text: bytes | None = None
         self.entries: list[DirEntry] = []
         self.waiter = 0
+        self.records = False
+        """Each read gives one record, and never waits: many can be read ahead."""
+        self.ahead: deque[bytes] = deque()
 
 
 class GuestTree(FileSystem[Node, Handle]):
@@ -260,7 +269,9 @@ class GuestTree(FileSystem[Node, Handle]):
         def opened(answer: Answer) -> Opened:
             check(answer.results[0])
             seeks = answer.results[1] != -ESPIPE
-            return Opened(Handle(answer.results[0], seeks), direct_io=True, nonseekable=not seeks)
+            handle = Handle(answer.results[0], seeks)
+            handle.records = path == _LOG and flags & (os.O_ACCMODE | os.O_NONBLOCK) == os.O_RDONLY | os.O_NONBLOCK
+            return Opened(handle, direct_io=True, nonseekable=not seeks)
 
         comm = processes.name_of(request.pid)
         return self.ask(request, calls, path + b"\0", opened, comm)
@@ -283,6 +294,8 @@ class GuestTree(FileSystem[Node, Handle]):
         assert handle is not None
         if handle.text is not None:
             return handle.text[offset : offset + size]
+        if handle.records:
+            return self._read_record(request, handle, offset, size)
         calls: list[Call] = [*_seek(handle, offset), ["read", handle.descriptor, {"got": size}, size]]
 
         def got(answer: Answer) -> bytes:
@@ -292,6 +305,37 @@ class GuestTree(FileSystem[Node, Handle]):
             return answer.buffers[0]
 
         return self.ask(request, calls, b"", got)
+
+    def _read_record(self, request: Request, handle: Handle, offset: int, size: int) -> bytes:
+        """The next line of the log: dmesg asks for some hundred, one by one."""
+
+        def taken() -> bytes:
+            record = handle.ahead.popleft()
+            handle.position = offset + len(record)
+            return record
+
+        if handle.ahead and len(handle.ahead[0]) <= size:
+            return taken()
+        calls: list[Call] = [["read", handle.descriptor, {"got": size}, size]] * _RECORDS_AHEAD
+
+        def got(answer: Answer) -> bytes:
+            count = next((at for at, result in enumerate(answer.results) if result < 0), len(answer.results))
+            handle.ahead.extend(answer.buffers[:count])
+            if not handle.ahead:
+                check(answer.results[0])
+            return taken()
+
+        return self.ask(request, calls, b"", got)
+
+    def lseek(self, request: Request, node: Node, handle: Handle | None, offset: int, whence: int) -> int:
+        assert handle is not None
+
+        def moved(answer: Answer) -> int:
+            handle.position = check(answer.results[0])
+            handle.ahead.clear()
+            return handle.position
+
+        return self.ask(request, [["lseek", handle.descriptor, offset, whence]], b"", moved)
 
     def write(self, request: Request, node: Node, handle: Handle | None, offset: int, data: memoryview) -> int:
         assert handle is not None
@@ -316,8 +360,8 @@ class GuestTree(FileSystem[Node, Handle]):
 
     def poll(self, request: Request, node: Node, handle: Handle | None, events: int, waiter: int) -> int:
         assert handle is not None
-        if handle.text is not None:
-            return events
+        if handle.text is not None or handle.ahead:
+            return events & _READABLE
 
         def seen(answer: Answer) -> int:
             check(answer.results[0])
@@ -358,24 +402,37 @@ class GuestTree(FileSystem[Node, Handle]):
     # -- directories --------------------------------------------------------------------------------------------
 
     def opendir(self, request: Request, node: Node, flags: int) -> Opened:
+        return Opened(Handle())  # mostly for a path to begin at: nobody lists it
+
+    def readdir(self, request: Request, node: Node, handle: Handle | None, offset: int) -> Iterable[DirEntry]:
+        assert handle is not None
         assert isinstance(node, bytes)
+        if offset:
+            return handle.entries[offset:]
         if node == paths.DEVICES:
-            return Opened(Handle())
+            return ()
+
+        def listed(found: list[DirEntry]) -> Iterable[DirEntry]:
+            handle.entries = found
+            return found
+
+        return self.entries_of(request, node, listed)
+
+    def entries_of(self, request: Request, path: bytes, then: Callable[[list[DirEntry]], T]) -> T:
+        """Ask for a directory's entries."""
         calls: list[Call] = [
-            ["openat", AT_FDCWD, {"in": len(node) + 1}, os.O_RDONLY | os.O_DIRECTORY, 0],
+            ["openat", AT_FDCWD, {"in": len(path) + 1}, os.O_RDONLY | os.O_DIRECTORY, 0],
             ["getdents64", {"of": 0}, {"got": _LISTING}, _LISTING],
             ["getdents64", {"of": 0}, {"got": _LISTING}, _LISTING],
             ["close", {"of": 0}],
         ]
 
-        def listed(answer: Answer) -> Opened:
+        def listed(answer: Answer) -> T:
             for result in answer.results[:3]:
                 check(result)
-            handle = Handle()
-            handle.entries = self._with_made_up(node, list(_entries(b"".join(answer.buffers))))
-            return Opened(handle)
+            return then(self._with_made_up(path, list(_entries(b"".join(answer.buffers)))))
 
-        return self.ask(request, calls, node + b"\0", listed)
+        return self.ask(request, calls, path + b"\0", listed)
 
     def _with_made_up(self, folder: bytes, found: list[tuple[bytes, int]]) -> list[DirEntry]:
         rows = dict(found)
@@ -389,10 +446,6 @@ class GuestTree(FileSystem[Node, Handle]):
         if folder in (b"/proc",):
             rows.pop(paths.HOST_PROC, None)
         return [DirEntry(name, _number(name), kind, at) for at, (name, kind) in enumerate(rows.items(), 1)]
-
-    def readdir(self, request: Request, node: Node, handle: Handle | None, offset: int) -> Iterable[DirEntry]:
-        assert handle is not None
-        return handle.entries[offset:]
 
 
 def check(result: int) -> int:
