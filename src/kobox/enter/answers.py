@@ -186,11 +186,11 @@ class Answers:
             number = error.errno or EIO
             return lambda: self._listener.answer(caught, -number)
 
-        def give() -> None:
+        try:
             self._listener.give(caught, opened, bool(flags & os.O_CLOEXEC))
-            os.close(opened)
-
-        return give
+        finally:
+            os.close(opened)  # which the tree may be asked about, too
+        return lambda: None
 
     def _mknod(self, caught: Caught) -> None:
         path, mode, device, *_ = caught.arguments

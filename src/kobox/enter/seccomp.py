@@ -132,14 +132,14 @@ class Listener:
         self._send(caught.id, 0, 0, _CONTINUE)
 
     def give(self, caught: Caught, descriptor: int, close_on_exec: bool) -> None:
-        """Answer with a descriptor: a copy of ours."""
+        """Answer with a descriptor: a copy of ours. Any thread."""
         flags = _O_CLOEXEC if close_on_exec else 0
         try:
             fcntl.ioctl(self._descriptor, _ADD_DESCRIPTOR, _ADDFD.pack(caught.id, _ADDFD_SEND, descriptor, 0, flags))
         except OSError as error:
             if error.errno == ENOENT:
                 return  # its caller has died
-            self.answer(caught, -(error.errno or EINVAL))
+            fcntl.ioctl(self._descriptor, _SEND, bytearray(_ANSWER.pack(caught.id, 0, -(error.errno or EINVAL), 0)))
 
     def waits(self, caught: Caught) -> bool:
         """Whether its caller still waits for an answer."""

@@ -271,7 +271,7 @@ class GuestTree(FileSystem[Node, Handle]):
             seeks = answer.results[1] != -ESPIPE
             handle = Handle(answer.results[0], seeks)
             handle.records = path == _LOG and flags & (os.O_ACCMODE | os.O_NONBLOCK) == os.O_RDONLY | os.O_NONBLOCK
-            return Opened(handle, direct_io=True, nonseekable=not seeks)
+            return Opened(handle, direct_io=True, nonseekable=not seeks, no_flush=True)
 
         comm = processes.name_of(request.pid)
         return self.ask(request, calls, path + b"\0", opened, comm)
@@ -282,7 +282,7 @@ class GuestTree(FileSystem[Node, Handle]):
         def told() -> Opened:
             handle = Handle()
             handle.text = self._facts.text
-            return Opened(handle, direct_io=True)
+            return Opened(handle, direct_io=True, no_flush=True)
 
         if self._facts.fresh:
             return told()

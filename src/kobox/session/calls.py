@@ -20,6 +20,7 @@ guest killed the caller's task, by this signal. Descriptors that a client's call
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import socket
@@ -57,6 +58,7 @@ class Calls:
             file.truncate(_COUNT.size)
             self._begun = mmap.mmap(file.fileno(), _COUNT.size)
         self._flights: list[flights.Flight] = []
+        self._channels: set[Channel] = set()
         self._follows = False
         self._anchor = (0.0, 0.0)
         """The host's clock and the guest's, in seconds, when they last agreed."""
@@ -79,6 +81,7 @@ class Calls:
         while True:
             client, _ = listening.accept()
             channel = Channel(self, client)
+            self._channels.add(channel)
             threading.Thread(target=channel.read, name="kobox-calls-client", daemon=True).start()
 
     # -- in the kernel's thread -----------------------------------------------------------------------------------
@@ -105,8 +108,16 @@ class Calls:
         flight.interrupt()
         flight.deliver()
 
+    def restart(self) -> None:
+        """Another kernel runs now: whatever clients had in the old one is gone, and so are they."""
+        self._flights.clear()
+        for channel in list(self._channels):
+            channel.descriptors.clear()
+            channel.hang_up()
+
     def leave(self, channel: Channel) -> None:
         """A client has gone: end what it waits for, close what it opened."""
+        self._channels.discard(channel)
         for flight in [one for one in self._flights if one.channel is channel]:
             self.cancel(flight)
         syscalls = self._session.image_kernel("system calls").syscalls
@@ -169,6 +180,11 @@ class Channel:
         for request, _ in list(self._requests.values()):
             self.session.worker.take_back(request)
         self.session.worker.submit(lambda _: self._calls.leave(self), "leave", self._gone)
+
+    def hang_up(self) -> None:
+        """End the connection; its thread sees to the rest."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def _gone(self, result: Any, error: BaseException | None) -> None:
         self._socket.close()
@@ -239,7 +255,10 @@ class Channel:
                 self._late.pop(0)
 
 
-def open_calls(session: Session, folder: Path) -> None:
+def open_calls(session: Session, folder: Path) -> Calls | None:
     """Serve system calls at ``folder/calls``; of a bare kernel there are none."""
-    if not session.is_bare:
-        Calls(session, folder).listen(folder / places.CALLS)
+    if session.is_bare:
+        return None
+    calls = Calls(session, folder)
+    calls.listen(folder / places.CALLS)
+    return calls

@@ -24,7 +24,7 @@ from aiohttp import web
 from kobox import __version__
 from kobox.errors import KoboxError, NotModelled, UsageError
 from kobox.session import boot, places, saved
-from kobox.session.calls import open_calls
+from kobox.session.calls import Calls, open_calls
 from kobox.session.events import KINDS, EventLog
 from kobox.session.faults import as_data, status_of
 from kobox.session.routes import ROUTES, Call, Route
@@ -61,6 +61,7 @@ class Session:
         self._descriptor = -1
         """In the guest: the socket that uevents are heard with."""
         self.worker = Worker(self._interrupt, self._after)
+        self.calls: Calls | None = None
 
     # -- in the worker ------------------------------------------------------------------------------------------------
 
@@ -74,6 +75,8 @@ class Session:
         """Another kernel of the same plan; the old one ends only when the new one runs."""
         old, plan = self.kernel, self.plan
         self._adopt(boot.start(plan, lambda text: None))
+        if self.calls is not None:
+            self.calls.restart()
         old.close()
         self.events.add("reboot", release=self.kernel.release)
         return {"release": self.kernel.release}
@@ -285,7 +288,7 @@ async def serve(folder: Path, plan: boot.BootPlan, ready: int) -> int:
     )  # fmt: skip
     await runner.setup()
     await web.SockSite(runner, _listen(folder / places.SOCKET), backlog=512).start()
-    open_calls(session, folder)
+    session.calls = open_calls(session, folder)
     _note(folder / places.ABOUT, session.info())
     tell({"ready": session.info() | {"loaded": started.loaded, "complaints": started.complaints}})
     os.close(ready)
