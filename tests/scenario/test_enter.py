@@ -1,4 +1,4 @@
-"""``kobox enter``: this machine's own programs, unmodified, against a session's kernel. Commands as tutorials have them."""
+"""``kobox enter``: this machine's own programs, unmodified, on a session's kernel. Commands as tutorials have them."""
 
 from __future__ import annotations
 
@@ -300,7 +300,7 @@ def test_modules_disabled_is_for_good(kobox_image: str) -> None:
             """
             echo 1 > /proc/sys/kernel/modules_disabled
             modprobe dummy; echo $?
-            echo 0 > /proc/sys/kernel/modules_disabled
+            /bin/echo 0 > /proc/sys/kernel/modules_disabled
             cat /proc/sys/kernel/modules_disabled
             """,
             check=False,

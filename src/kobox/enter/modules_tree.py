@@ -25,7 +25,7 @@ T = TypeVar("T")
 ROOT = b"/sys/module"
 _FOLDER, _FILE = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o444
 _A_MOMENT = 0.001
-"""The host makes it one of its ticks. Whoever opens a file has just looked it up: what is read then needs no question."""
+"""The host makes it one of its ticks. Whoever opens a file has just looked it up: reading it then needs no question."""
 
 
 class ModulesTree(GuestTree):
