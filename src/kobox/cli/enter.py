@@ -50,11 +50,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _enter(place: Place, command: list[str]) -> int:
     """Become the command: comes back only where it cannot be executed."""
-    from kobox.cli.progress import teller
     from kobox.enter.start import enter
 
+    def say(text: str) -> None:
+        print(f"kobox enter: {text}", file=sys.stderr)
+
     try:
-        enter(place, command, teller("kobox enter"))
+        enter(place, command, say)
     except (FileNotFoundError, PermissionError) as error:
         if error.filename != command[0]:
             raise
@@ -64,7 +66,7 @@ def _enter(place: Place, command: list[str]) -> int:
 
 def _with_own_session(args: argparse.Namespace, command: list[str]) -> int:
     """Boot, run the command in a process of its own, halt."""
-    from kobox.cli.progress import teller
+    from kobox.cli.progress import Progress
     from kobox.session import places
     from kobox.session.boot import BootPlan, check
     from kobox.session.ending import halt
@@ -73,7 +75,8 @@ def _with_own_session(args: argparse.Namespace, command: list[str]) -> int:
     image = args.image if args.image is None or not os.path.exists(args.image) else os.path.abspath(args.image)
     plan = BootPlan(image, args.append, None if args.root is None else os.path.abspath(args.root))
     check(plan)
-    about = launch(plan, None, teller("kobox enter"))
+    with Progress() as progress:
+        about = launch(plan, None, progress)
     for complaint in about["complaints"]:
         print(f"kobox enter: not loaded: {complaint}", file=sys.stderr)
     try:
