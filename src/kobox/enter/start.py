@@ -62,18 +62,19 @@ def look_at_host() -> Host:
     return Host(files, seccomp.missing())
 
 
-def enter(place: Place, command: Sequence[str], progress: Callable[[str], None]) -> NoReturn:
-    """Become ``command`` inside of the session's system; never returns. ``KoboxError`` where that cannot be."""
+def enter(place: Place, command: Sequence[str], complain: Callable[[str], None]) -> NoReturn:
+    """Become ``command`` inside of the session's system; never returns. ``KoboxError`` where that cannot be;
+    ``complain`` hears what will not work on this host."""
     host = look_at_host()
     if host.files and host.calls:
         raise KoboxError(f"nothing can be shown to programs here: {host.files}; {host.calls}", "see docs/enter.md")
     about = place.about
     folder = None if about.get("modules_folder") is None else Path(about["modules_folder"])
-    system = prepare(place.folder, about["release"], folder, about.get("root"), progress)
+    system = prepare(place.folder, about["release"], folder, about.get("root"))
     stage = place.folder / "stage"
     stage.mkdir(exist_ok=True)
     for complaint in host.complaints:
-        progress(complaint)
+        complain(complaint)
     caller = Caller(place)
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     me = os.getpid()

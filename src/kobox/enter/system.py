@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,13 +49,11 @@ class System:
     programs: str
 
 
-def prepare(
-    session: Path, release: str, source: Path | None, root: str | None, progress: Callable[[str], None]
-) -> System:
+def prepare(session: Path, release: str, source: Path | None, root: str | None) -> System:
     """Make the folder if it is not there. ``source``: where the kernel's modules are; ``root``: the session's."""
     home = session / "system"
     if not (home / "modules").is_dir():
-        _make(home, release, source, progress)
+        _make(home, release, source)
     folders: dict[str, str] = {}
     if source is not None and source.is_dir():
         folders = {entry.name: entry.path for entry in os.scandir(source) if entry.is_dir(follow_symlinks=False)}
@@ -75,7 +72,7 @@ def prepare(
     return System(release, str(home / "modules"), folders, tuple(configuration), str(home / "bin"))
 
 
-def _make(home: Path, release: str, source: Path | None, progress: Callable[[str], None]) -> None:
+def _make(home: Path, release: str, source: Path | None) -> None:
     """All of it in a folder aside, then in place at once: another ``kobox enter`` may do the same."""
     work = home.with_name(f"system.{os.getpid()}")
     for name in ("modules", "modprobe.d", "nothing", "bin"):
@@ -87,7 +84,7 @@ def _make(home: Path, release: str, source: Path | None, progress: Callable[[str
                 (modules / entry.name).mkdir()
             elif entry.name not in _BUILD_LINKS:
                 (modules / entry.name).symlink_to(os.path.realpath(entry.path))
-        index = Path(with_index(ModuleTree.at(source), progress).indexes)
+        index = Path(with_index(ModuleTree.at(source)).indexes)
         for entry in os.scandir(index):
             if entry.name.startswith("modules.") and not (modules / entry.name).exists():
                 (modules / entry.name).symlink_to(os.path.realpath(entry.path))
