@@ -292,6 +292,7 @@ def test_a_bridge_learns_where_hosts_are(linux: Kernel) -> None:
         host.set_link("e", up=True)
         host.add_address("e", f"10.3.0.{number}/24")
         hosts.append(host)
+    linux.sleep(1)  # a port forwards once the kernel has noticed its carrier, which may take a second
     first, second, third = hosts
     with (
         third.socket(AF_PACKET, SOCK_RAW, 0) as bystander,
