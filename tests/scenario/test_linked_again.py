@@ -31,16 +31,27 @@ def hits(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 def contents(kernel: Kernel, name: str) -> dict[str, bytes]:
-    """A loaded module's sections as they lie in guest memory, up to the next one or 4 KiB."""
+    """A loaded module's sections as they lie in guest memory, up to the next one or the end of their page."""
     sections = kernel.module(name).sections
     ends = sorted(sections.values())
     found = {}
     for section in SECTIONS:
         if section in sections:
             start = sections[section]
-            following = next((end for end in ends if end > start), start + 4096)
-            found[section] = kernel.guest.read(start, min(following - start, 1 << 16))
+            following = next((end for end in ends if end > start), (start | 0xFFF) + 1)
+            found[section] = read_mapped(kernel, start, min(following, start + (1 << 16)))
     return found
+
+
+def read_mapped(kernel: Kernel, start: int, end: int) -> bytes:
+    """What lies there, up to the first page that is not mapped: the next section may be in another region."""
+    read = b""
+    while start < end and kernel.guest.mapped(start):
+        following = min((start | 0xFFF) + 1, end)
+        read += kernel.guest.read(start, following - start)
+        start = following
+    assert read
+    return read
 
 
 def load_once(kernel: Kernel, name: str, **parameters: object) -> None:
