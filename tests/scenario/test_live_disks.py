@@ -289,3 +289,12 @@ def test_what_was_synced_survives_the_death_of_this_process(
     for number in range(20):
         run("debugfs", "-R", f"dump /file{number} {tmp_path}/out", image)
         assert (tmp_path / "out").read_bytes() == bytes([number]) * 50_000
+
+
+def test_udev_and_the_hand_that_plugs_do_not_get_in_each_others_way(kernel: Kernel) -> None:
+    kernel.coldplug()
+    with kernel.attach_disk(b"u" * MEGABYTE, live=True) as disk:
+        assert disk.plugged.drivers == ("virtio-pci", "virtio_blk")
+        assert kernel.read(disk.device) == b"u" * MEGABYTE
+    kernel.udev.settle()
+    assert not kernel.dead

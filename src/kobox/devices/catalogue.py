@@ -64,6 +64,15 @@ def model_of(text: str) -> Model:
     )
 
 
+def with_absolute_path(text: str) -> str:
+    """The same device for a process in another directory."""
+    for kind in _DISKS:
+        if text.startswith(kind):
+            return kind + str(Path(text.removeprefix(kind)).absolute())
+    path, colon, name = text.rpartition(":")
+    return f"{Path(path).absolute()}:{name}" if colon and path.endswith(".py") else text
+
+
 def _from_file(path: Path, name: str) -> Model:
     if not path.is_file():
         raise UsageError(f"{path}: no such file")

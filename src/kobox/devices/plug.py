@@ -7,8 +7,9 @@ played here, for that device and the devices that its driver makes: ``modalias``
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from errno import ENOENT
+from typing import Any
 
 from kobox.devices.uevents import Uevents
 from kobox.devices.usb_device import UsbDevice
@@ -59,6 +60,18 @@ class Plugged:
     def folder(self) -> str:
         """Its directory in sysfs."""
         return f"{_DEVICES}/{self.address}"
+
+
+def as_data(text: str, plugged: Plugged, log: list[str]) -> dict[str, Any]:
+    """What became of a device that was asked for by a text, as JSON has it (see the schema of ``kobox plug``)."""
+    return {
+        "device": text,
+        "address": plugged.address,
+        "hops": [asdict(hop) for hop in plugged.hops],
+        "drivers": list(plugged.drivers),
+        "nodes": list(plugged.nodes),
+        "log": log,
+    }
 
 
 LoadAlias = Callable[[str], tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]

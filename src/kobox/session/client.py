@@ -176,6 +176,21 @@ class RemoteKernel(KernelFace):
         rows = self.answer("GET", "/modules")["modules"]
         return [ModuleRecord(**row | {"users": tuple(row["users"])}) for row in rows]
 
+    def plug(self, device: str, probe: bool = True) -> dict[str, Any]:
+        """Plug a device in by its name (``devices.catalogue``; paths are the server's); what came of it, and the number
+        by which it is unplugged."""
+        return self.answer("POST", "/devices", json.dumps({"device": device, "probe": probe}).encode())
+
+    def unplug(self, number: int, surprise: bool = False) -> None:
+        """Take a device away again."""
+        self.answer("DELETE", f"/devices/{number}?surprise={int(surprise)}")
+
+    @property
+    def devices(self) -> list[dict[str, Any]]:
+        """What is plugged in, as ``plug`` told it."""
+        found: list[dict[str, Any]] = self.answer("GET", "/devices")["devices"]
+        return found
+
     def leaks(self) -> tuple[dict[str, Any], ...]:
         return tuple(self.answer("GET", "/memory")["leaks"])
 

@@ -193,6 +193,38 @@ def set_timeout(session: Session, call: Call) -> dict[str, Any]:
     return {}
 
 
+# -- devices ----------------------------------------------------------------------------------------------------------
+
+
+def list_devices(session: Session, call: Call) -> dict[str, Any]:
+    return {"devices": [{"number": number} | told for number, (_, told) in session.devices.items()]}
+
+
+def plug_device(session: Session, call: Call) -> dict[str, Any]:
+    """The model is made here, in the server: by name, by numbers, or from a file of this host."""
+    from kobox.devices.catalogue import model_of
+    from kobox.devices.plug import as_data
+
+    kernel, text = session.image_kernel("PCI bus"), call.field("device", str)
+    before = len(kernel.dmesg())
+    plugged = kernel.plug(model_of(text), probe=bool(call.json().get("probe", True)))
+    number = max(session.devices, default=0) + 1
+    told = as_data(text, plugged, [record.text for record in kernel.dmesg()[before:]])
+    session.devices[number] = (plugged, told)
+    return {"number": number} | told
+
+
+def unplug_device(session: Session, call: Call) -> dict[str, Any]:
+    name = call.parts["number"]
+    number = int(name) if name.isdecimal() else 0
+    if number not in session.devices:
+        raise UsageError(f"no device {name} is plugged in", hint="kobox plug --list")
+    plugged, _ = session.devices[number]
+    session.image_kernel("PCI bus").unplug(plugged, surprise=bool(call.number("surprise", 0)))
+    del session.devices[number]
+    return {}
+
+
 # -- life -------------------------------------------------------------------------------------------------------------
 
 
@@ -225,6 +257,9 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/call", call_function),
     Route("POST", "/sleep", sleep),
     Route("POST", "/timeout", set_timeout),
+    Route("GET", "/devices", list_devices),
+    Route("POST", "/devices", plug_device),
+    Route("DELETE", "/devices/{number}", unplug_device),
     Route("POST", "/save", save),
     Route("POST", "/reboot", reboot),
 )

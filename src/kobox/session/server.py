@@ -34,6 +34,7 @@ from kobox.session.worker import Request, Worker
 if TYPE_CHECKING:
     from kobox.bare.kernel import BareKernel
     from kobox.box import Kernel
+    from kobox.devices.plug import Plugged
 
 _LARGEST_BODY = 256 << 20
 _LONGEST_LINE = 1 << 20
@@ -93,6 +94,7 @@ class Session:
 
     def _adopt(self, started: boot.Started) -> None:
         self.kernel = kernel = started.kernel
+        self.devices: dict[int, tuple[Plugged, dict[str, Any]]] = {}
         uevents: Uevents
         if self.is_bare:
             uevents = BareUevents(kernel)  # type: ignore[arg-type]  # it is bare
