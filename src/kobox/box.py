@@ -282,6 +282,7 @@ class Kernel(KernelFace):
         from kobox.bringup.snapshot import Pristine, check_at_rest
 
         check_at_rest(self.booted)
+        self.guest.machine.work_off()
         self.guest.machine.memory.freeze()
         self._outer.clear()
         self._moved_on = self._pristine is not None
@@ -294,6 +295,7 @@ class Kernel(KernelFace):
         if self._pristine is None:
             raise UsageError("no state to stand on", hint="call mark_pristine() after boot()")
         machine = self.guest.machine
+        machine.work_off()  # what devices have been asked for belongs to the state
         code = frozenset(machine.patched | machine.pages.executed | machine.pages.overwritten)
         self._outer.append(_Outer(self._pristine, code, self._marks))
         machine.memory.push()

@@ -84,6 +84,24 @@ def test_frames_that_were_sent_belong_to_the_state(kernel: Kernel) -> None:
         assert card.sent == before
 
 
+def test_a_frame_that_has_just_come_belongs_to_the_state(kernel: Kernel) -> None:
+    neighbour = Neighbour()
+    card = card_to(neighbour)
+    bring_up(kernel, card, card.mac, "10.9.8.2/24")
+    socket = kernel.net.socket(AF_INET, SOCK_DGRAM)
+    socket.settimeout(1)
+    socket.sendto(b"abc", ("10.9.8.1", 7))
+    assert socket.recv() == b"cba"
+    card.wire = None
+    socket.sendto(b"def", ("10.9.8.1", 7))
+    neighbour.hear(card.sent[-1])
+    kernel.push()
+    for _ in range(2):
+        assert socket.recv() == b"fed"
+        kernel.reset()
+    kernel.pop()
+
+
 def test_a_card_is_unplugged_while_it_works(kernel: Kernel) -> None:
     neighbour = Neighbour()
     card = card_to(neighbour)

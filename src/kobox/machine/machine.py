@@ -183,7 +183,7 @@ class Machine:
                 clock.deadline = None
                 self.on_due()
             if self._posted or self._alarms:
-                self._work_off()
+                self.work_off()
             if self.pending and cpu.read(RFLAGS) & IF:
                 rip = self._deliver(self.pending.pop(0), rip, 0)
             self.idle = False
@@ -211,7 +211,7 @@ class Machine:
                             self.on_slice()
                     rip = cpu.read(RIP)
                     if done():
-                        self._work_off()
+                        self.work_off()
                         return
                 elif self._watchdog.take_slice():
                     clock.now += self.slice_ns
@@ -246,7 +246,7 @@ class Machine:
         self._posted.append(work)
         self.stop()
 
-    def _work_off(self) -> None:
+    def work_off(self) -> None:
         """What devices have to do by now, until nothing is left."""
         while self._alarms and self._alarms[0][0] <= self.clock.now:
             heapq.heappop(self._alarms)[2]()
@@ -293,7 +293,7 @@ class Machine:
         enabled = bool(self.cpu.read(RFLAGS) & IF)
         self.idle = True
         if done():
-            self._work_off()
+            self.work_off()
             return True
         if not enabled:
             raise Halted(f"the CPU was halted with interrupts off at {rip:#x}")
