@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from kobox.devices.usb_device import UsbDevice
 from kobox.devices.usb_storage import UsbStorage
 from kobox.devices.virtio_block import VirtioBlock
 from kobox.devices.virtio_net import VirtioNet
+from kobox.errors import Errno
 from kobox.image import list_images
 from kobox.machine.pci_config import BAR_0
 from kobox.machine.pci_function import PciFunction
@@ -52,7 +54,7 @@ def accesses(image: str) -> Row:
         kernel.plug(edu)
         kernel.write("/sys/bus/pci/devices/0000:00:01.0/enable", b"1")
         place = kernel.call("ioremap", edu.config.get(BAR_0, 4) & -16, 4096)
-        buffer = kernel.call("vmalloc", 4 * _ACCESSES)
+        buffer = kernel.call(kernel.guest.first_symbol("vmalloc", "vmalloc_noprof"), 4 * _ACCESSES)
         rates = []
         for _ in range(_ROUNDS):
             start = time.perf_counter()
@@ -74,10 +76,14 @@ class _Storm(Edu):
             self.raise_irq()
 
 
-def interrupts(image: str) -> Row:
+def interrupts(image: str) -> Row | None:
     """Each is delivered, the driver's handler reads why and acknowledges."""
     with kernel_of(image) as kernel:
-        kernel.insmod(EXAMPLES / "edu.ko")
+        try:
+            kernel.insmod(EXAMPLES / "edu.ko")
+        except Errno as error:
+            print(f"interrupts: not measured, the examples are built for another kernel ({error})", file=sys.stderr)
+            return None
         storm = _Storm()
         kernel.plug(storm)
         rates = []
@@ -172,7 +178,7 @@ def packets(image: str) -> Row:
     return Row("frames of 1 KB, each out and in again (virtio_net)", statistics.median(rates), "1/s", 1_000, "more")
 
 
-ROWS: dict[str, Callable[[str], Row]] = {
+ROWS: dict[str, Callable[[str], Row | None]] = {
     "accesses": accesses,
     "interrupts": interrupts,
     "plug": plugging,
@@ -196,7 +202,8 @@ def main() -> int:
     if image is None:
         print("no image: kobox kernel add --debian")
         return 1
-    rows = [row(image) for name, row in ROWS.items() if args.only in name]
+    measured = [row(image) for name, row in ROWS.items() if args.only in name]
+    rows = [row for row in measured if row is not None]
     if args.json:
         print(json.dumps([asdict(row) | {"ratio": row.ratio} for row in rows], indent=2))
         return 0
