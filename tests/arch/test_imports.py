@@ -21,7 +21,7 @@ RANKS = {
     "bare": 6,
     "box": 6, "runner": 6,
     "audit": 7, "shell": 7, "build": 7, "initramfs": 7, "kunit": 7, "sweep": 7, "verdict": 7, "mount": 7,
-    "session": 8,
+    "session": 8, "inspect": 8,
     "enter": 9, "watch": 9, "cli": 9, "web": 9, "pytest_plugin": 9, "__main__": 10, "__init__": 10,
 }  # fmt: skip
 

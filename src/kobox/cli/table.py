@@ -54,6 +54,7 @@ COMMANDS: dict[str, Command] = {
     "verify": Command("verify", "whose signature a module carries, and whether a kernel trusts it: key and ring"),
     "keygen": Command("keygen", "make a key and a certificate for signing modules"),
     "mok": Command("mok", "the keys of a machine with Secure Boot: mokutil's verbs on a directory of variables"),
+    "inspect": Command("inspect", "run unknown modules and tell what they did: hooks, patches, hiding, permissions"),
     "cache": Command("cache", "show, check and empty kobox's cache"),
     "completion": Command("completion", "the script that completes kobox's command lines in bash, zsh or fish"),
     "man": Command("man", "manual pages of kobox's commands"),
