@@ -14,6 +14,7 @@ SRC = Path(__file__).resolve().parents[2] / "src" / "kobox"
 RANKS = {
     "errors": 0, "abi": 0,
     "elf": 1, "machine": 1, "fuse": 1,
+    "confine": 1,
     "ko": 2,
     "link": 3, "sign": 3, "image": 3, "depot": 3,
     "kernel": 4, "efi": 4,

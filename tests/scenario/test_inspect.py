@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,18 +74,28 @@ def test_the_command_prints_and_answers(
 ) -> None:
     bad = str(example_file(debian_image.release, "rootkits/hide_list"))
     good = str(example_file(debian_image.release, "hello"))
-    assert main(["inspect", "--image", str(debian_root), bad, good]) == 1
+    # this process is not to be confined: other tests run in it
+    assert main(["inspect", "--unconfined", "--image", str(debian_root), bad, good]) == 1
     said = capsys.readouterr().out
     assert "[hidden-list]" in said
     assert f"{good}: ran on {debian_image.release}; no alarms" in said
-    assert main(["inspect", "--image", str(debian_root), "--json", good]) == 0
+    assert main(["inspect", "--unconfined", "--image", str(debian_root), "--json", good]) == 0
     assert problems_of_command(json.loads(capsys.readouterr().out), "inspect") == []
+
+
+@pytest.mark.image
+def test_the_command_confines_itself_and_still_works(debian_root: Path, debian_image: Image) -> None:
+    files = [str(example_file(debian_image.release, name)) for name in ("rootkits/give_root", "hello")]
+    words = [sys.executable, "-m", "kobox", "inspect", "--image", str(debian_root), *files]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "[gives-root]" in done.stdout
 
 
 @pytest.mark.image
 def test_what_is_no_module_is_one_line(debian_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "noise.ko").write_bytes(b"noise")
-    assert main(["inspect", "--image", str(debian_root), str(tmp_path / "noise.ko"), "absent.ko"]) == 1
+    assert main(["inspect", "--unconfined", "--image", str(debian_root), str(tmp_path / "noise.ko"), "absent.ko"]) == 1
     assert capsys.readouterr().err.count("\n") == 2
 
 

@@ -17,7 +17,8 @@ EPILOG = """\
 examples:
   kobox inspect unknown.ko
   kobox inspect --image 6.1.0-56-amd64 --details examples/prebuilt/rootkits/*.ko
-Nothing of it reaches this host. What is an alarm and what a note: docs/inspect.md.
+Ahead of the first module the process gives up programs, network and writing: nothing reaches this host.
+What is an alarm and what a note: docs/inspect.md.
 exit code: 0 no alarm, 1 an alarm, a crash, or a file that is no module, 2 wrong usage"""
 
 
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", metavar="R", help="an added image or a kernel file (default: the module's own)")
     parser.add_argument("--params", default="", metavar="TEXT", help="parameters for the modules (name=value …)")
     parser.add_argument("--seconds", type=float, default=60.0, metavar="N", help="limit of virtual time (default: 60)")
+    parser.add_argument("--unconfined", action="store_true", help="keep this process's rights (docs/security.md)")
     parser.add_argument("--details", action="store_true", help="also what was registered, imports and the log")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
@@ -42,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     found: list[Inspection] = []
     failed = False
     with Inspector(image, teller("kobox inspect"), args.seconds) as inspector:
+        if not args.unconfined:
+            inspector.confine()
         for file in args.files:
             try:
                 found.append(inspector.inspect(os.fspath(file), args.params))

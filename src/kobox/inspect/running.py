@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kobox.box import Kernel, boot
+from kobox.confine import Confined, confine
 from kobox.errors import Errno, GuestError, KoboxError, UsageError
 from kobox.inspect.picture import Photographer
 from kobox.inspect.records import ALARM, NOTE, Finding, Inspection
@@ -73,6 +74,8 @@ class Inspector:
         self._seconds = seconds
         kernel.mark_pristine()
         self._photographer = Photographer(kernel)
+        self.confined: Confined | None = None
+        """What was given up before the first module, once ``confine`` was called."""
         self._fresh = True
 
     def __enter__(self) -> Inspector:
@@ -80,6 +83,11 @@ class Inspector:
 
     def __exit__(self, *ended: object) -> None:
         self._kernel.close()
+
+    def confine(self) -> Confined:
+        """Give up, for this process and for good, what running modules does not need: programs, the network, writing."""
+        self.confined = confine()
+        return self.confined
 
     def inspect(self, path: str, parameters: str = "") -> Inspection:
         """Run the module of this file and tell what it did."""
