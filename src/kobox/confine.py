@@ -24,13 +24,13 @@ _ALLOW, _ERRNO_EPERM, _KILL_PROCESS = 0x7FFF_0000, 0x0005_0001, 0x8000_0000
 _X32: Final = 0x4000_0000
 
 DENIED: Final = {
-    "execve": 59, "execveat": 322, "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "pidfd_getfd": 438,
-    "socket": 41, "socketpair": 53, "connect": 42, "bind": 49, "io_uring_setup": 425,
+    "execve": 59, "execveat": 322, "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311,
+    "pidfd_getfd": 438, "socket": 41, "socketpair": 53, "connect": 42, "bind": 49, "io_uring_setup": 425,
     "mount": 165, "umount2": 166, "pivot_root": 155, "chroot": 161, "unshare": 272, "setns": 308,
-    "open_by_handle_at": 304, "move_mount": 429, "fsopen": 430, "init_module": 175, "finit_module": 313, "delete_module": 176, "kexec_load": 246,
-    "kexec_file_load": 320, "bpf": 321, "perf_event_open": 298, "userfaultfd": 323, "iopl": 172, "ioperm": 173,
-    "reboot": 169, "swapon": 167, "swapoff": 168, "acct": 163, "settimeofday": 164, "clock_settime": 227,
-    "add_key": 248, "request_key": 249, "keyctl": 250,
+    "open_by_handle_at": 304, "move_mount": 429, "fsopen": 430, "init_module": 175, "finit_module": 313,
+    "delete_module": 176, "kexec_load": 246, "kexec_file_load": 320, "bpf": 321, "perf_event_open": 298,
+    "userfaultfd": 323, "iopl": 172, "ioperm": 173, "reboot": 169, "swapon": 167, "swapoff": 168, "acct": 163,
+    "settimeofday": 164, "clock_settime": 227, "add_key": 248, "request_key": 249, "keyctl": 250,
 }  # fmt: skip
 """System calls of x86-64 that emulating a kernel never needs; they answer EPERM."""
 

@@ -31,13 +31,13 @@ from kobox.efi.variables import (
 from kobox.errors import Errno
 from kobox.ko import decompress, split_signature
 from kobox.sign import BUILTIN, MACHINE, PLATFORM, SECONDARY
-from signing import kept_identity, signed
+from signing import kept_identity, rsa_identity, signed
 
 pytestmark = pytest.mark.image
 
 OWNER, FIRMWARE = kept_identity("owner"), kept_identity("firmware")
 IMAGES = pytest.mark.parametrize("root", ["debian_root", "trixie_root"])
-Boot = Callable[[Variables], Kernel]
+Boot = Callable[..., Kernel]
 
 
 def variables(*owners_keys: bytes, db: bytes = b"", mokx: bytes = b"") -> Variables:
@@ -56,12 +56,12 @@ def booted(request: pytest.FixtureRequest, root: str, tmp_path: Path) -> Boot:
     """Boots an image with these variables."""
     place = request.getfixturevalue(root)
 
-    def start(wanted: Variables) -> Kernel:
+    def start(wanted: Variables, loader: str = "kobox") -> Kernel:
         (file,) = (place / "boot").glob("vmlinuz-*")
         signers = carried_certificates(read_image(file.read_bytes(), file.name))
         wanted.store(DB, siglist.encode(map(siglist.certificate, signers)) + wanted.value(DB), SIGNED)
         save(tmp_path / "efivars", wanted)
-        kernel = boot(place, variables=tmp_path / "efivars")
+        kernel = boot(place, variables=tmp_path / "efivars", loader=loader)
         request.addfinalizer(kernel.close)
         return kernel
 
@@ -112,6 +112,32 @@ def test_a_module_whose_hash_is_banned_is_refused_although_its_key_is_trusted(bo
         kernel.init_module(bad, "")
     assert refused.value.number == errno.EKEYREJECTED
     kernel.init_module(good, "")
+
+
+@IMAGES
+def test_the_kernels_own_loader_answers_the_same(booted: Boot, module: bytes) -> None:
+    """Unsigned, signed by nobody known, by the owner, by the firmware's key; banned by its hash."""
+    import hashlib
+
+    bad = signed(module + b"\0", OWNER)
+    banned = siglist.encode([siglist.file_hash(hashlib.sha256(bad).digest())])
+    wanted = variables(OWNER.data, db=siglist.encode([siglist.certificate(FIRMWARE.data)]), mokx=banned)
+    cases = [module, signed(module, rsa_identity()), bad, bytes([1]) + signed(module, OWNER)[1:]]
+    cases += [signed(module, OWNER), signed(module, FIRMWARE)]
+    answers = []
+    for loader in ("kobox", "kernel"):
+        kernel = booted(Variables(wanted), loader)
+        kernel.mark_pristine()
+        answers.append([])
+        for data in cases:
+            try:
+                kernel.init_module(data, "")
+                answers[-1].append(0)
+                kernel.reset()
+            except Errno as refused:
+                answers[-1].append(refused.number)
+    assert answers[0] == answers[1]
+    assert answers[0] == [errno.EKEYREJECTED] * 4 + [0, 0]
 
 
 @IMAGES

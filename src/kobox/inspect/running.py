@@ -85,7 +85,7 @@ class Inspector:
         self._kernel.close()
 
     def confine(self) -> Confined:
-        """Give up, for this process and for good, what running modules does not need: programs, the network, writing."""
+        """Give up, for good, what this process does not need for running modules: programs, the network, writing."""
         self.confined = confine()
         return self.confined
 
