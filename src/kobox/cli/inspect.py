@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from kobox.cli.progress import teller
+    from kobox.cli.progress import Progress
     from kobox.inspect import Inspector
     from kobox.verdict.targets import BARE, default_images, release_of
 
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         image = next(name for name in default_images(release_of(args.files[0])) if name != BARE)
     found: list[Inspection] = []
     failed = False
-    with Inspector(image, teller("kobox inspect"), args.seconds) as inspector:
+    with Progress() as progress, Inspector(image, progress, args.seconds) as inspector:
         if not args.unconfined:
             inspector.confine()
         for file in args.files:
@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
                 print(f"kobox inspect: {reason}", file=sys.stderr)
                 failed = True
                 continue
+            progress.rest()
             if not args.json:
                 print("\n".join(_lines(found[-1], args.details)))
     if args.json:
