@@ -52,8 +52,9 @@ def enable_call(
 def _is_calm(guest: Guest) -> bool:
     """Nobody traces, nobody is about to, and ftrace has not given up."""
     lock = guest.view("mutex", guest.symbol("ftrace_lock"))
+    owner = "rtmutex.owner" if guest.layouts.has("mutex", "rtmutex") else "owner.counter"  # of a real-time kernel
     words = [guest.read_uint(guest.symbol(name), 4) for name in ("ftrace_start_up", "ftrace_disabled")]
-    return not any(words) and not lock["owner.counter"]
+    return not any(words) and not lock[owner]
 
 
 class _Starts(NamedTuple):
