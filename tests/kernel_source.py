@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import subprocess
 import tempfile
 from pathlib import Path
 
-from headers import kept_folder
+import build_kernel_tests
+from headers import kept_folder, kernel_headers
 from kobox.errors import KoboxError
 from kobox.image.apt import download_packages
 from needs import lacking
@@ -15,7 +18,7 @@ from needs import lacking
 _ANYWHERE = ("*test*.c", "*kunit*.c", "*kunit*.h", "*/samples/*", "*/tools/testing/kunit/*")
 _FOLDERS = (
     "lib/*", "lib/math/*", "lib/kunit/*", "lib/tests/*", "lib/livepatch/*", "kernel/*test.c", "kernel/*.h",
-    "kernel/locking/*test*", "kernel/time/*test*", "kernel/trace/*test*", "kernel/trace/*.h", "mm/*.h", "fs/ext4/*.h",
+    "kernel/locking/*test*", "kernel/locking/locktorture.c", "kernel/time/*test*", "kernel/trace/*test*", "kernel/trace/*.h", "mm/*.h", "fs/ext4/*.h",
     "fs/fat/*.h", "net/mptcp/*.h", "drivers/base/*.h", "drivers/hid/*.h", "drivers/clk/*.h", "drivers/gpu/drm/*.h",
     "drivers/gpu/drm/lib/*", "drivers/gpu/drm/display/*.h", "drivers/platform/chrome/*.h", "drivers/thunderbolt/*.h",
     "security/apparmor/include/*", "tools/testing/selftests/kselftest_module.h",
@@ -54,3 +57,23 @@ def _unpack(version: str, suite: str | None, folder: Path) -> None:
         done = subprocess.run([*command, *_ANYWHERE, *near], capture_output=True, text=True, check=False)
         if not (folder / "linux/lib").is_dir():
             raise KoboxError(f"{archives[0]}: {done.stderr.strip()[-200:]}")
+
+
+def kernel_tests(release: str, suite: str | None = None) -> Path:
+    """A folder with the kernel's test modules and samples that ``tools/build_kernel_tests.py`` names, built once for
+    this release."""
+    headers = kernel_headers(release)
+    if headers.release != release:
+        lacking(f"headers of {release}")
+    key = hashlib.sha256(Path(build_kernel_tests.__file__).read_bytes()).hexdigest()[:12]
+    out = kept_folder() / f"kernel-tests-{release}-{key}"
+    with open(kept_folder() / f"kernel-tests-{release}.lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (out / "built.json").exists():
+            source = kernel_source(release, suite)
+            with tempfile.TemporaryDirectory() as scratch:
+                work = Path(scratch).resolve() / "linux"
+                build_kernel_tests.copy_source(source, work)
+                outcomes = build_kernel_tests.build(headers, work, out)
+            (out / "built.json").write_text(json.dumps({one.name: one.reason for one in outcomes}))
+    return out
