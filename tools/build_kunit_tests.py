@@ -6,7 +6,6 @@ out and said why. The modules keep their debug data: it says where the members o
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -47,7 +46,7 @@ def find_tests(tree: Path) -> list[Path]:
 def build_kunit_tests(headers: Headers, tree: Path, work: Path, tests: Sequence[Path] | None = None) -> Built:
     """Compile ``tests`` (default: all) in ``work``, an empty folder."""
     wanted = list(tests) if tests is not None else find_tests(tree)
-    shutil.copytree(tree, work, copy_function=os.link, dirs_exist_ok=True)
+    shutil.copytree(tree, work, symlinks=True, dirs_exist_ok=True)
     left_out: dict[str, str] = {}
     while True:
         _write_kbuild(work, [test for test in wanted if str(test) not in left_out])

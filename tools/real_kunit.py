@@ -59,10 +59,9 @@ def build_real_kunit(headers: Headers, core: Path, tests: Sequence[Path], work: 
     for source in tests:
         name = source.stem.replace("-", "_")
         shutil.copyfile(source, work / f"{name}-tests.c")
-        for header in source.parent.glob("*.h"):
-            shutil.copyfile(header, work / header.name)
         (work / f"{name}-first.c").write_text(_FIRST)
         (work / f"{name}-last.c").write_text(_LAST)
+        lines.append(f"CFLAGS_{name}-tests.o := -I{source.parent.resolve()}")
         lines += [f"obj-m += {name}.o", f"{name}-objs := {name}-first.o {name}-tests.o {name}-last.o"]
     (work / "Kbuild").write_text("\n".join(lines) + "\n")
     kernel_headers.make_modules(headers, work)
