@@ -73,7 +73,7 @@ def play_on_real_kernel(
     vmlinuz: Path, modules: Mapping[str, bytes], begin: str, steps: Sequence[Step], *,
     files: Mapping[str, bytes] | None = None, seconds: int = 200,
 ) -> list[str]:  # fmt: skip
-    """The answers of a real kernel. ``modules`` go below /m, ``files`` where they say; the lines ``begin`` run first."""
+    """A real kernel's answers. ``modules`` go below /m, ``files`` where they say; the lines ``begin`` run first."""
     files = {f"/m/{name}.ko": data for name, data in modules.items()} | dict(files or {})
     files |= {f"/data/{at}": step.data for at, step in enumerate(steps) if isinstance(step, Write)}
     lines = [_line(at, step) for at, step in enumerate(steps)]
@@ -87,9 +87,11 @@ def _line(at: int, step: Step) -> str:
     match step:
         case Write(path, data):
             size = max(len(data), 1)
-            return f"echo \"=$(dd if=/data/{at} of={path} bs={size} count=1 2>&1 | grep -i -e error -e can.t || echo ok)\""
+            return (
+                f'echo "=$(dd if=/data/{at} of={path} bs={size} count=1 2>&1 | grep -i -e error -e can.t || echo ok)"'
+            )
         case Read(path):
-            return f"echo \"=$(hexdump -ve '1/1 \"%02x\"' {path} 2>&1)\""
+            return f'echo "=$(hexdump -ve \'1/1 "%02x"\' {path} 2>&1)"'
         case Folder(path):
             return f'echo "=$(mkdir -p {path} 2>&1 || true)ok"'
 

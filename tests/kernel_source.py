@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import build_kernel_tests
+
 from headers import kept_folder, kernel_headers
 from kobox.errors import KoboxError
 from kobox.image.apt import download_packages
@@ -18,10 +19,11 @@ from needs import lacking
 _ANYWHERE = ("*test*.c", "*kunit*.c", "*kunit*.h", "*/samples/*", "*/tools/testing/kunit/*")
 _FOLDERS = (
     "lib/*", "lib/math/*", "lib/kunit/*", "lib/tests/*", "lib/livepatch/*", "kernel/*test.c", "kernel/*.h",
-    "kernel/locking/*test*", "kernel/locking/locktorture.c", "kernel/time/*test*", "kernel/trace/*test*", "kernel/trace/*.h", "mm/*.h", "fs/ext4/*.h",
-    "fs/fat/*.h", "net/mptcp/*.h", "drivers/base/*.h", "drivers/hid/*.h", "drivers/clk/*.h", "drivers/gpu/drm/*.h",
-    "drivers/gpu/drm/lib/*", "drivers/gpu/drm/display/*.h", "drivers/platform/chrome/*.h", "drivers/thunderbolt/*.h",
-    "security/apparmor/include/*", "tools/testing/selftests/kselftest_module.h",
+    "kernel/locking/*test*", "kernel/locking/locktorture.c", "kernel/time/*test*", "kernel/trace/*test*",
+    "kernel/trace/*.h", "mm/*.h", "fs/ext4/*.h", "fs/fat/*.h", "net/mptcp/*.h", "drivers/base/*.h", "drivers/hid/*.h",
+    "drivers/clk/*.h", "drivers/gpu/drm/*.h", "drivers/gpu/drm/lib/*", "drivers/gpu/drm/display/*.h",
+    "drivers/platform/chrome/*.h", "drivers/thunderbolt/*.h", "security/apparmor/include/*",
+    "tools/testing/selftests/kselftest_module.h",
 )  # fmt: skip
 """Tests, and the headers of their drivers that they include."""
 

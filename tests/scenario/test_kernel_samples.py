@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from real_kernel import lacks
 
 import kobox
 from kernel_drive import Folder, Read, Step, Write, play, play_on_real_kernel, text
@@ -16,7 +17,6 @@ from kobox.box import Kernel
 from kobox.errors import Errno
 from kobox.ko import read_module
 from needs import lacking
-from real_kernel import lacks
 
 pytestmark = pytest.mark.image
 
@@ -34,10 +34,12 @@ class Place:
         return own if own.exists() else next((self.root / "lib/modules").rglob(f"{name}.ko*"))
 
 
-@pytest.fixture(scope="module", params=["bookworm", "trixie"])
+@pytest.fixture(scope="module", params=["bookworm", pytest.param("trixie", marks=pytest.mark.full)])
 def place(request: pytest.FixtureRequest) -> Place:
     bookworm = request.param == "bookworm"
-    root, image = (request.getfixturevalue(f"{'debian' if bookworm else 'trixie'}_{what}") for what in ("root", "image"))
+    root, image = (
+        request.getfixturevalue(f"{'debian' if bookworm else 'trixie'}_{what}") for what in ("root", "image")
+    )
     return Place(root, kernel_tests(image.release, None if bookworm else "trixie"))
 
 
@@ -98,7 +100,9 @@ def test_kobject_and_kset_keep_what_is_written_to_their_files(kernel: Kernel, pl
 
 
 def configfs_steps() -> list[Step]:
-    childless, simple, group = (f"{CONFIGFS}/{name}" for name in ("01-childless", "02-simple-children", "03-group-children"))
+    childless, simple, group = (
+        f"{CONFIGFS}/{name}" for name in ("01-childless", "02-simple-children", "03-group-children")
+    )
     return [
         Read(f"{childless}/showme"), Read(f"{childless}/showme"), Write(f"{childless}/storeme", b"17"),
         Read(f"{childless}/storeme"), Write(f"{childless}/storeme", b"x"), Read(f"{childless}/storeme"),
@@ -163,9 +167,15 @@ def test_what_is_driven_by_files_answers_as_on_a_real_machine(kernel: Kernel, pl
         kernel.insmod(place[name])
     steps = [*KOBJECT, *configfs_steps(), *KFIFO]
     answers = play(kernel, steps)
-    names = [*(["configfs"] if list((place.root / "lib/modules").rglob("configfs.ko*")) else []), *names, "configfs_sample"]
+    names = [
+        *(["configfs"] if list((place.root / "lib/modules").rglob("configfs.ko*")) else []),
+        *names,
+        "configfs_sample",
+    ]
     modules = {name: bytes(read_module(place[name]).data) for name in names}
-    begin = "; ".join([*(f"insmod /m/{name}.ko" for name in names), f"mount -t configfs c {CONFIGFS} 2>/dev/null; true"])
+    begin = "; ".join(
+        [*(f"insmod /m/{name}.ko" for name in names), f"mount -t configfs c {CONFIGFS} 2>/dev/null; true"]
+    )
     vmlinuz = next((place.root / "boot").glob("vmlinuz*"))
     assert answers == play_on_real_kernel(vmlinuz, modules, begin, steps)
 
@@ -196,7 +206,7 @@ def test_a_kretprobe_sees_what_a_function_returns(kernel: Kernel, place: Place) 
 
 def test_an_fprobe_sees_entry_and_return_where_the_kernel_has_fprobes(kernel: Kernel, place: Place) -> None:
     if kernel.image.config.get("CONFIG_FPROBE") != "y":
-        with pytest.raises(Errno, match="ENOTSUP|EOPNOTSUPP"):
+        with pytest.raises(Errno, match=r"ENOTSUP|EOPNOTSUPP"):
             kernel.insmod(place["fprobe_example"])
         return
     kernel.insmod(place["fprobe_example"])

@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from real_kernel import lacks
 
 import kobox
-from headers import kept_folder
 from kernel_drive import Folder, Read, Step, Write, play, play_on_real_kernel, text
 from kernel_source import kernel_tests
 from kobox.box import Kernel
 from kobox.cli import main
-from kobox.errors import Errno
 from kobox.ko import read_module
 from needs import lacking
-from real_kernel import lacks
 
 pytestmark = pytest.mark.image
 
@@ -51,10 +49,12 @@ class Place:
         return next((self.root / "boot").glob("vmlinuz*"))
 
 
-@pytest.fixture(scope="module", params=["bookworm", "trixie"])
+@pytest.fixture(scope="module", params=["bookworm", pytest.param("trixie", marks=pytest.mark.full)])
 def place(request: pytest.FixtureRequest) -> Place:
     bookworm = request.param == "bookworm"
-    root, image = (request.getfixturevalue(f"{'debian' if bookworm else 'trixie'}_{what}") for what in ("root", "image"))
+    root, image = (
+        request.getfixturevalue(f"{'debian' if bookworm else 'trixie'}_{what}") for what in ("root", "image")
+    )
     return Place(root, image.release, kernel_tests(image.release, None if bookworm else "trixie"))
 
 
@@ -321,7 +321,9 @@ def test_firmware_comes_from_a_directory_of_the_guest(kernel: Kernel, place: Pla
     kernel.insmod(place.file("test_firmware"))
     steps = firmware_steps()
     answers = list(zip(steps, play(kernel, steps), strict=True))
-    requests = [answer for step, answer in answers if isinstance(step, Write) and step.path.endswith("/trigger_request")]
+    requests = [
+        answer for step, answer in answers if isinstance(step, Write) and step.path.endswith("/trigger_request")
+    ]
     assert requests == ["EINVAL", "ENOENT", "ok"]
     reads = [answer for step, answer in answers if step == Read("/dev/test_firmware")]
     assert reads[1] == reads[2] == CONTENT.hex()
