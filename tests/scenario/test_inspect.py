@@ -30,6 +30,8 @@ TRICKS = {
     "give_root": "gives-root",
     "data_hook": "constant-changed",
     "stay": "holds-itself",
+    "see_packets": "netfilter-hook",
+    "see_keys": "data-pointer",
 }
 
 
@@ -45,7 +47,15 @@ def test_each_trick_is_found(inspector: Inspector, debian_image: Image, sample: 
     found = inspector.inspect(str(example_file(debian_image.release, f"rootkits/{sample}")))
     assert (found.result, found.crash) == (0, "")
     assert rule in {finding.rule for finding in found.findings}
-    assert found.accused == (sample != "stay")
+    assert found.accused == (sample not in ("stay", "see_packets", "see_keys"))
+
+
+@pytest.mark.image
+def test_a_hook_says_what_the_module_is_told_of(inspector: Inspector, debian_image: Image) -> None:
+    keys = inspector.inspect(str(example_file(debian_image.release, "rootkits/see_keys")))
+    assert any(finding.place.startswith("keyboard_notifier_list") for finding in keys.findings)
+    packets = inspector.inspect(str(example_file(debian_image.release, "rootkits/see_packets")))
+    assert [finding.place for finding in packets.findings if finding.rule == "netfilter-hook"] == ["ipv4:0"]
 
 
 @pytest.mark.image

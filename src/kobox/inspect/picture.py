@@ -123,7 +123,7 @@ class Photographer:
     def symbolized(self, address: int) -> str:
         """``name+0x10``, with the module in brackets; the address where it belongs to nobody."""
         found = self._guest.symbols.at(address)
-        start, end = self._text[0], self._constants[1]
+        start, end = self._text[0], self._guest.symbol("_end")
         if found is not None and start <= address < end:
             return f"{found.name}+{found.offset:#x}" if found.offset else str(found.name)
         for line in self._lines("/proc/modules"):

@@ -12,6 +12,7 @@ from typing import Any
 from kobox.box import Kernel, boot
 from kobox.confine import Confined, confine
 from kobox.errors import Errno, GuestError, KoboxError, UsageError
+from kobox.inspect.hooks import hooks_into, spans_of
 from kobox.inspect.picture import Photographer
 from kobox.inspect.records import ALARM, NOTE, Finding, Inspection
 from kobox.kernel.modules import module_views
@@ -120,6 +121,7 @@ class Inspector:
             findings += self._photographer.compare(before, self._photographer.take(), is_livepatch)
             if not result and not crash:
                 findings += _hiding(kernel, watcher)
+                findings += self._hooks(watcher)
                 registered = inventory.added(files, inventory.take(kernel, files))
                 findings += _tried(kernel, registered)
         return Inspection(
@@ -133,6 +135,14 @@ class Inspector:
             tuple(sorted(one.name for one in module.imports)),
             tuple(record.text for record in kernel.dmesg()),
         )
+
+    def _hooks(self, watcher: _Watcher) -> Iterator[Finding]:
+        guest = self._kernel.guest
+        if not watcher.address or not guest.mapped(watcher.address):
+            return
+        spans = spans_of(guest.view("module", watcher.address), guest)
+        if spans:
+            yield from hooks_into(spans, guest, self._photographer.symbolized)
 
 
 def _dependencies(kernel: Kernel, module: KernelModule) -> None:
