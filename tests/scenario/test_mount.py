@@ -101,6 +101,7 @@ def test_a_tree_copied_in_is_read_back_after_the_next_mount_and_the_image_is_cle
     check(kind, image)
 
 
+@pytest.mark.parametrize("root", [*ROOTS, "newest_root"], indirect=True)
 def test_ext4_shows_what_debugfs_shows(root: Path, tmp_path: Path, folder: Path) -> None:
     tree = tmp_path / "tree"
     (tree / "below").mkdir(parents=True)
@@ -273,6 +274,7 @@ def operations(place: Path, seed: int, count: int) -> list[object]:
     return answers
 
 
+@pytest.mark.parametrize("root", [*ROOTS, "newest_root"], indirect=True)
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
 def test_random_operations_answer_as_in_a_folder_of_the_host(
     root: Path, kind: str, tmp_path: Path, folder: Path
