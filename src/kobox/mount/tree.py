@@ -7,6 +7,7 @@ who holds it. Everything is done as root of the image: who may enter the mounted
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 from collections import deque
@@ -24,11 +25,13 @@ from kobox.fuse import (
     IoctlResult,
     Opened,
     Request,
+    Session,
     Statistics,
     device_number,
 )
 from kobox.fuse.records import NOW
-from kobox.mount.calls import AT_REMOVEDIR, O_DIRECTORY, O_NOFOLLOW, O_TMPFILE, Dirent, GuestCalls, Stat
+from kobox.mount.calls import AT_REMOVEDIR, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_TMPFILE, Dirent, GuestCalls, Stat
+from kobox.mount.holding import Holding
 
 _NOT_OURS = os.O_APPEND | os.O_DIRECT | O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Of open(2)'s flags, what the host deals with: it gives positions, and buffers of its own."""
@@ -38,12 +41,12 @@ _CLOCK_STEP = 1_000_000
 
 
 class GuestNode:
-    """One file or folder. ``descriptor`` names it in the guest."""
+    """One file or folder. ``descriptor`` names it in the guest; ``opened``: how many open files there are of it."""
 
-    __slots__ = ("descriptor", "key")
+    __slots__ = ("descriptor", "key", "opened")
 
     def __init__(self, key: tuple[tuple[int, int], int], descriptor: int) -> None:
-        self.key, self.descriptor = key, descriptor
+        self.key, self.descriptor, self.opened = key, descriptor, 0
 
 
 @dataclass(slots=True)
@@ -67,6 +70,7 @@ class GuestTree(FileSystem[GuestNode, Handle]):
         root = GuestNode((found.dev, found.ino), descriptor)
         super().__init__(root)
         self._nodes = {root.key: root}
+        self._holding: Holding[GuestNode] = Holding(lambda node: node.opened > 0)
         self._whole = calls.open_at(descriptor, b".", O_DIRECTORY)
         """What ``sync`` is asked of: a descriptor that only names a folder will not do."""
         self.touched = threading.Event()
@@ -79,6 +83,12 @@ class GuestTree(FileSystem[GuestNode, Handle]):
         """Whether the guest has mounted it so."""
         *_, flags = self._calls.statfs(self.root.descriptor)
         return bool(flags & _ST_RDONLY)
+
+    def start(self, session: Session[GuestNode, Handle]) -> None:
+        self._holding.ask = session.forget_name
+
+    def end(self) -> None:
+        self._holding.ask = None
 
     def close(self) -> None:
         """Let go of the file system, so that it can be unmounted."""
@@ -118,9 +128,12 @@ class GuestTree(FileSystem[GuestNode, Handle]):
         node = self._nodes.get(key)
         if node is None:
             node = self._nodes[key] = GuestNode(key, self._calls.name_at(parent.descriptor, name))
+        if not stat.S_ISDIR(found.mode):
+            self._holding.note(node, parent, name)
         return Entry(node, _attributes(found))
 
     def forget(self, node: GuestNode) -> None:
+        self._holding.forget(node)
         if self._nodes.pop(node.key, None) is not None:
             self._calls.close(node.descriptor)
 
@@ -206,7 +219,9 @@ class GuestTree(FileSystem[GuestNode, Handle]):
     def open(self, request: Request, node: GuestNode, flags: int) -> Opened:
         if flags & os.O_TRUNC:
             self._changes()
-        return Opened(Handle(self._calls.reopen(node.descriptor, flags & ~_NOT_OURS)), keep_cache=True)
+        handle = Handle(self._calls.reopen(node.descriptor, flags & ~_NOT_OURS))
+        node.opened += 1
+        return Opened(handle, keep_cache=True)
 
     def create(
         self, request: Request, parent: GuestNode, name: bytes, mode: int, flags: int
@@ -214,7 +229,9 @@ class GuestTree(FileSystem[GuestNode, Handle]):
         self._changes()
         self._calls.set_umask(request.umask)
         descriptor = self._calls.open_at(parent.descriptor, name, flags & ~_NOT_OURS | O_NOFOLLOW, mode)
-        return self._entry(parent, name), Opened(Handle(descriptor), keep_cache=True)
+        entry = self._entry(parent, name)
+        entry.node.opened += 1
+        return entry, Opened(Handle(descriptor), keep_cache=True)
 
     def tmpfile(self, request: Request, parent: GuestNode, mode: int, flags: int) -> tuple[Entry[GuestNode], Opened]:
         self._changes()
@@ -222,7 +239,8 @@ class GuestTree(FileSystem[GuestNode, Handle]):
         descriptor = self._calls.open_at(parent.descriptor, b".", flags & ~_NOT_OURS | O_TMPFILE, mode)
         found = self._calls.stat(descriptor)
         key = found.dev, found.ino
-        node = self._nodes[key] = GuestNode(key, self._calls.reopen(descriptor, 0o10000000))
+        node = self._nodes[key] = GuestNode(key, self._calls.reopen(descriptor, O_PATH))
+        node.opened += 1
         return Entry(node, _attributes(found)), Opened(Handle(descriptor), keep_cache=True)
 
     def read(self, request: Request, node: GuestNode, handle: Handle | None, offset: int, size: int) -> memoryview:
@@ -235,6 +253,7 @@ class GuestTree(FileSystem[GuestNode, Handle]):
         return self._calls.write(handle.descriptor, offset, data)
 
     def release(self, request: Request, node: GuestNode, handle: Handle | None) -> None:
+        node.opened -= 1
         if handle is not None:
             self._calls.close(handle.descriptor)
 
@@ -298,7 +317,8 @@ class GuestTree(FileSystem[GuestNode, Handle]):
             handle.at = behind
 
     def releasedir(self, request: Request, node: GuestNode, handle: Handle | None) -> None:
-        self.release(request, node, handle)
+        assert handle is not None
+        self._calls.close(handle.descriptor)
 
     def fsyncdir(self, request: Request, node: GuestNode, handle: Handle | None, data_only: bool) -> None:
         self.fsync(request, node, handle, data_only)
