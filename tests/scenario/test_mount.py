@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from mounting import MAKERS, blank, check, kill, kobox, made, mounted, run
-from needs import need_fuse
+from needs import lacking, need_fuse, need_program
 from schemas import problems_of_command
 
 pytestmark = pytest.mark.image
@@ -292,6 +292,34 @@ def test_random_operations_answer_as_in_a_folder_of_the_host(
     check(kind, image)
     with mounted(image, folder, root):
         assert same_trees(folder / "place", twin)
+
+
+def as_nobody(script: str) -> subprocess.CompletedProcess[str]:
+    words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", script]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+def test_with_default_permissions_others_may_what_modes_say(debian_root: Path, tmp_path: Path, folder: Path) -> None:
+    if os.geteuid():
+        lacking("this test needs root, to become another user")
+    need_program("setpriv")
+    image = made("ext4", tmp_path / "image")
+    place = Path("/tmp") / f"kobox-test-{os.getpid()}"  # whose parents anybody may enter
+    with mounted(image, place, debian_root, "-o", "default_permissions,allow_other"):
+        (place / "for-all").mkdir()
+        (place / "for-all").chmod(0o1777)
+        (place / "shared").mkdir()
+        os.chown(place / "shared", 0, 1234)
+        (place / "shared").chmod(0o2777)
+        assert as_nobody(f"echo mine > {place}/for-all/file && cat {place}/for-all/file").stdout == "mine\n"
+        assert as_nobody(f"mkdir {place}/shared/below").returncode == 0
+        assert as_nobody(f"ls {place}/lost+found").returncode != 0
+        assert as_nobody(f"touch {place}/file").returncode != 0
+        found = (place / "for-all/file").stat()
+        assert (found.st_uid, found.st_gid) == (65534, 65534)
+        assert ((place / "shared/below").stat().st_uid, (place / "shared/below").stat().st_gid) == (65534, 1234)
+    place.rmdir()
+    check("ext4", image)
 
 
 def test_many_programs_read_and_write_at_once(debian_root: Path, tmp_path: Path, folder: Path) -> None:

@@ -78,7 +78,9 @@ def serve(
         stack.callback(lock.release)
         guest = stack.enter_context(_mounted_in_guest(plan, read_only, progress))
         new_lines = guest.kernel.follow_log()
-        tree = GuestTree(GuestCalls(guest.kernel.syscalls), _FOLDER.encode())
+        tree = GuestTree(
+            GuestCalls(guest.kernel.syscalls), _FOLDER.encode(), by_caller="default_permissions" in plan.host_words
+        )
         stack.callback(tree.close)
         mounted = stack.enter_context(fuse.mount(plan.folder, _host_options(plan, tree.read_only)))
         server = _Server(tree, mounted, guest.exact_names, lambda: _tell_warnings(new_lines(True), say), say)

@@ -61,10 +61,11 @@ class Handle:
 
 class GuestTree(FileSystem[GuestNode, Handle]):
     """What is mounted at ``folder`` of the guest. ``touched`` is set at every change; ``on_trouble`` is told of errors
-    that are no answer of the kernel's, such as the death of a task."""
+    that are no answer of the kernel's, such as the death of a task. ``by_caller``: what is made belongs to whoever
+    makes it, not to root."""
 
-    def __init__(self, calls: GuestCalls, folder: bytes) -> None:
-        self._calls = calls
+    def __init__(self, calls: GuestCalls, folder: bytes, *, by_caller: bool = False) -> None:
+        self._calls, self._by_caller = calls, by_caller
         descriptor = calls.open_path(folder)
         found = calls.stat(descriptor)
         root = GuestNode((found.dev, found.ino), descriptor)
@@ -132,6 +133,15 @@ class GuestTree(FileSystem[GuestNode, Handle]):
             self._holding.note(node, parent, name)
         return Entry(node, _attributes(found))
 
+    def _made(self, request: Request, parent: GuestNode, name: bytes) -> Entry[GuestNode]:
+        """A name that has just come, and whose it shall be."""
+        entry = self._entry(parent, name)
+        if self._by_caller and (request.uid or request.gid):
+            inherits = self._calls.stat(parent.descriptor).mode & stat.S_ISGID
+            self._calls.change_owner(entry.node.descriptor, request.uid, -1 if inherits else request.gid)
+            return self._entry(parent, name)
+        return entry
+
     def forget(self, node: GuestNode) -> None:
         self._holding.forget(node)
         if self._nodes.pop(node.key, None) is not None:
@@ -141,18 +151,18 @@ class GuestTree(FileSystem[GuestNode, Handle]):
         self._changes()
         self._calls.set_umask(request.umask)
         self._calls.make_node(parent.descriptor, name, mode, rdev)
-        return self._entry(parent, name)
+        return self._made(request, parent, name)
 
     def mkdir(self, request: Request, parent: GuestNode, name: bytes, mode: int) -> Entry[GuestNode]:
         self._changes()
         self._calls.set_umask(request.umask)
         self._calls.make_folder(parent.descriptor, name, mode)
-        return self._entry(parent, name)
+        return self._made(request, parent, name)
 
     def symlink(self, request: Request, parent: GuestNode, name: bytes, target: bytes) -> Entry[GuestNode]:
         self._changes()
         self._calls.make_link(parent.descriptor, name, target)
-        return self._entry(parent, name)
+        return self._made(request, parent, name)
 
     def link(self, request: Request, node: GuestNode, parent: GuestNode, name: bytes) -> Entry[GuestNode]:
         self._changes()
@@ -229,7 +239,7 @@ class GuestTree(FileSystem[GuestNode, Handle]):
         self._changes()
         self._calls.set_umask(request.umask)
         descriptor = self._calls.open_at(parent.descriptor, name, flags & ~_NOT_OURS | O_NOFOLLOW, mode)
-        entry = self._entry(parent, name)
+        entry = self._made(request, parent, name)
         entry.node.opened += 1
         return entry, Opened(Handle(descriptor), keep_cache=True)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from kobox.errors import GuestError
 from kobox.fuse import Session, SessionOptions
 from memory_tree import MemoryTree, Node, found, served
 from needs import need_fuse
@@ -197,7 +198,7 @@ def test_what_the_host_knows_is_forgotten_on_demand(tree: MemoryTree, tmp_path: 
         assert not os.path.exists(tmp_path / "file")
 
 
-def test_a_tree_that_fails_is_an_input_output_error(tree: MemoryTree, tmp_path: Path) -> None:
+def test_an_errno_of_the_tree_reaches_the_program(tree: MemoryTree, tmp_path: Path) -> None:
     need_fuse()
 
     class Broken(MemoryTree):
@@ -209,6 +210,28 @@ def test_a_tree_that_fails_is_an_input_output_error(tree: MemoryTree, tmp_path: 
     with served(tmp_path, broken), pytest.raises(OSError) as refused:
         os.readlink(tmp_path / "link")
     assert refused.value.errno == errno.EUCLEAN
+
+
+def test_what_is_no_errno_is_an_input_output_error_and_told_to_the_tree(tmp_path: Path) -> None:
+    need_fuse()
+    told: list[BaseException] = []
+
+    class Dying(MemoryTree):
+        def readlink(self, request: object, node: Node) -> bytes:
+            raise GuestError("the task was killed")
+
+        def failed(self, request: object, error: BaseException) -> None:
+            told.append(error)
+
+    dying = Dying()
+    dying.add(dying.root, b"link", stat.S_IFLNK | 0o777, b"x")
+    dying.add(dying.root, b"file", stat.S_IFREG | 0o644, b"still served")
+    with served(tmp_path, dying):
+        with pytest.raises(OSError) as refused:
+            os.readlink(tmp_path / "link")
+        assert refused.value.errno == errno.EIO
+        assert (tmp_path / "file").read_bytes() == b"still served"
+    assert [str(error) for error in told] == ["the task was killed"]
 
 
 def test_without_open_files_are_read_all_the_same(tmp_path: Path) -> None:
