@@ -285,7 +285,7 @@ def test_random_operations_answer_as_in_a_folder_of_the_host(
     image = made(kind, tmp_path / "image")
     with mounted(image, folder, root):
         (folder / "place").mkdir()
-        there, here = operations(folder / "place", seed, 800), operations(twin, seed, 800)
+        there, here = operations(folder / "place", seed, 400), operations(twin, seed, 400)
         for number, (one, other) in enumerate(zip(there, here, strict=True)):
             assert one == other, f"operation {number} of seed {seed}"
         assert same_trees(folder / "place", twin)
@@ -505,7 +505,7 @@ def crash_rounds(kind: str, root: Path, tmp_path: Path, folder: Path, rounds: in
 def test_after_a_kill_the_image_is_recovered_and_what_was_synced_is_there(
     debian_root: Path, kind: str, tmp_path: Path, folder: Path
 ) -> None:
-    assert crash_rounds(kind, debian_root, tmp_path, folder, 3) > 0
+    assert crash_rounds(kind, debian_root, tmp_path, folder, 2) > 0
 
 
 @pytest.mark.full
