@@ -56,7 +56,9 @@ def hooks_into(spans: list[Span], guest: Guest, symbolized: Any) -> Iterator[Fin
     yield from _netfilter(guest, spans, symbolized)
 
 
-_OF_THE_LOADER = frozenset({"modules", "mod_tree", "module_kset", "ftrace_mod_maps", "ddebug_tables", "module_bug_list"})
+_OF_THE_LOADER = frozenset(
+    {"modules", "mod_tree", "module_kset", "ftrace_mod_maps", "ddebug_tables", "module_bug_list"}
+)
 """Where every module is noted."""
 
 
