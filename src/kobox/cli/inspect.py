@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.unconfined:
             inspector.confine()
         for file in args.files:
+            progress(f"inspecting {file}")
             try:
                 found.append(inspector.inspect(os.fspath(file), args.params))
             except (KoboxError, OSError) as error:
