@@ -178,6 +178,7 @@ class Pc:
             "rdmsr": self._rdmsr,
             "wrmsr": self._wrmsr,
             "rdpmc": lambda: self._set_edx_eax(0),
+            "stgi": lambda: None,  # lets interrupts in again that nothing has kept out: there is no ``vmrun``
         }
         if name in table:
             return table[name]

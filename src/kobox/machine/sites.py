@@ -1,6 +1,7 @@
-"""Instructions that must not reach Unicorn as they are: they would read the host's clock or bypass kobox's registers.
+"""Instructions that must not reach Unicorn as they are: they would read the host's clock or bypass kobox's registers,
+or it does not have them.
 
-``rdtsc``, ``rdtscp``, ``rdmsr``, ``wrmsr``, ``rdrand``, ``rdseed``, ``rdpmc``. Candidates are found by their bytes;
+``rdtsc``, ``rdtscp``, ``rdmsr``, ``wrmsr``, ``rdrand``, ``rdseed``, ``rdpmc``; ``stgi``. Candidates are found by their bytes;
 whether a candidate is an instruction or the middle of another one is decided by disassembling its function from the
 start.
 """
@@ -19,8 +20,8 @@ class Site(NamedTuple):
     kind: str
 
 
-_PATTERN = re.compile(rb"\x0f[\x30-\x33]|\x0f\x01\xf9|\x0f\xc7[\xf0-\xff]", re.DOTALL)
-_KINDS = frozenset({"rdtsc", "rdtscp", "rdmsr", "wrmsr", "rdpmc", "rdrand", "rdseed"})
+_PATTERN = re.compile(rb"\x0f[\x30-\x33]|\x0f\x01[\xf9\xdc]|\x0f\xc7[\xf0-\xff]", re.DOTALL)
+_KINDS = frozenset({"rdtsc", "rdtscp", "rdmsr", "wrmsr", "rdpmc", "rdrand", "rdseed", "stgi"})
 
 
 def has_candidates(code: bytes | memoryview) -> bool:
