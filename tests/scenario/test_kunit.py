@@ -173,9 +173,13 @@ def test_tests_run_in_a_state_that_was_pushed(kernel: Kernel, place: Place) -> N
 def test_a_test_that_crashes_fails_and_the_others_run(kernel: Kernel, place: Place) -> None:
     kernel.insmod(place["kunit_crash"])
     said = lines(kernel)
-    assert statuses(kernel) == {"crash": {"before": "pass", "crashes": "fail", "after": "pass"}}
+    found = {"before": "pass", "crashes": "fail", "waits": "fail", "after": "pass"}
+    assert statuses(kernel) == {"crash": found}
     assert any("BUG: kernel NULL pointer dereference" in line for line in said)
     assert any(line.startswith("    # crashes: try faulted") for line in said)
+    assert "    # waits: try timed out" in said
+    with pytest.raises(Errno, match=r"EAGAIN|EWOULDBLOCK"):
+        kernel.rmmod("kunit_crash")  # a thread is in its code
 
 
 def test_a_module_without_debug_data_is_refused_by_name(kernel: Kernel, place: Place, tmp_path: Path) -> None:
@@ -205,7 +209,7 @@ def test_the_command_prints_what_the_kernels_own_tool_counts(
     tool = Path(str(parser.__file__)).with_name("kunit.py")
     done = subprocess.run([sys.executable, tool, "parse", tmp_path / "log"], capture_output=True, text=True)
     # parameters are tests of their own, a suite that did not start is one, and so is the module that crashed
-    assert done.stdout.splitlines()[-1].endswith("Ran 19 tests: passed: 9, failed: 7, skipped: 3")
+    assert done.stdout.splitlines()[-1].endswith("Ran 20 tests: passed: 9, failed: 8, skipped: 3")
     assert "kunit_crash" in done.stdout
 
 

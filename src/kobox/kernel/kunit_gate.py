@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kobox.abi.declare import Declared
 from kobox.errors import Errno
-from kobox.kernel.env import Steps
+from kobox.kernel.env import Result, Steps
 from kobox.kernel.guest import Guest
 from kobox.link import Export, LoadView
 from kobox.link.resolve import Resolution
@@ -55,19 +55,21 @@ class KunitGate:
         text = f"{view.mod_name}: this kernel is built without KUnit; kobox's own serves {len(names)} symbols"
         yield from self._core.env.printk(5, text)
 
-    def run(self, view: LoadView, addresses: list[int], taken: bool) -> Steps:
-        """A module is live: run its suites, unless the kernel or a module (``taken``) has done so."""
+    def run(self, view: LoadView, addresses: list[int], taken: bool) -> Result:
+        """A module is live: run its suites, unless the kernel or a module (``taken``) has done so. How many threads are
+        still in its code."""
         guest = self._guest
         found = [number for name in _SUITES if (number := view.find_any(name)) and view.sections[number].size]
         if not found or taken or guest.has("kunit_run_tests"):
-            return
+            return 0
         if self._core is None:
             self._core = self._make()
         if not view.find_any(".debug_info"):
             yield from self._core.env.printk(4, f"{view.mod_name}: {_BARE}; its tests do not run")
-            return
+            return 0
         suites = b"".join(guest.read(addresses[number], view.sections[number].size) for number in found)
         yield from self._core.run_module(bytes(view.data), view.mod_name, suites)
+        return self._core.left_behind
 
     def forget(self) -> None:
         """The guest was reset."""

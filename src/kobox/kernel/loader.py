@@ -926,7 +926,7 @@ class Loader:
         yield from self._notify(module, LIVE)
         if self.kunit is not None:
             served = any(exporter.export("kunit_run_tests") for exporter in self.exporters.all())
-            yield from self.kunit.run(load.view, load.addresses, served)
+            module["refcnt"] = module["refcnt"] + (yield from self.kunit.run(load.view, load.addresses, served))
         add = guest.layouts.enum("kobject_action")["KOBJ_ADD"]
         yield (guest.symbol("kobject_uevent"), module.at("mkobj.kobj"), add)
         if not module["async_probe_requested"]:
