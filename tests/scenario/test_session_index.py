@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kobox.cli import main
+from kobox.cli.complete import complete
 
 pytestmark = pytest.mark.image
 
@@ -48,3 +49,13 @@ def test_a_shell_finds_them_too_and_leaves_the_tree_alone(unindexed: Path, capsy
     assert main(["shell", "--image", str(unindexed), "-c", script]) == 0
     assert capsys.readouterr().out == "3\ntls\n"
     assert not list(unindexed.glob("lib/modules/*/modules.dep*"))
+
+
+def test_completion_knows_them_too(unindexed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert main(["boot", "--image", str(unindexed), "--name", "plain"]) == 0
+    try:
+        answer = complete(("modprobe", "dumm"))
+    finally:
+        main(["halt", "--all"])
+    assert [word for word, _ in answer.words] == ["dummy", "dummy_hcd"]

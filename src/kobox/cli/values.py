@@ -97,9 +97,19 @@ def module_paths(asked: Asked) -> dict[str, Path]:
     folder = of_session or folders.get(wanted) or only
     if folder is None:
         return {}
-    with open(folder / "modules.dep", encoding="utf-8", errors="surrogateescape") as file:
+    with open(_indexes_of(folder, of_session) / "modules.dep", encoding="utf-8", errors="surrogateescape") as file:
         paths = [folder / line.partition(":")[0] for line in file if ":" in line]
     return {_name_of(path): path for path in paths}
+
+
+def _indexes_of(folder: Path, of_session: Path | None) -> Path:
+    """Where a tree's indexes are; those of a session may be in the cache."""
+    if folder != of_session or (folder / "modules.dep").exists():
+        return folder
+    from kobox.depot.tree import ModuleTree
+    from kobox.kernel.module_source import with_index
+
+    return Path(with_index(ModuleTree.at(folder)).indexes)
 
 
 def _folder_of_session(asked: Asked) -> Path | None:
