@@ -1,9 +1,9 @@
 """Instructions that must not reach Unicorn as they are: they would read the host's clock or bypass kobox's registers,
 or it does not have them.
 
-``rdtsc``, ``rdtscp``, ``rdmsr``, ``wrmsr``, ``rdrand``, ``rdseed``, ``rdpmc``; ``stgi``. Candidates are found by their bytes;
-whether a candidate is an instruction or the middle of another one is decided by disassembling its function from the
-start.
+``rdtsc``, ``rdtscp``, ``rdmsr``, ``wrmsr``, ``rdrand``, ``rdseed``, ``rdpmc``; ``stgi``. Candidates are found by their
+bytes; whether a candidate is an instruction or the middle of another one is decided by disassembling its function from
+the start.
 """
 
 from __future__ import annotations
